@@ -1,0 +1,1 @@
+"""What an adapter version is, and how one is made and judged. No HTTP, no SQL."""

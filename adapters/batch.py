@@ -1,0 +1,152 @@
+"""The messages between the worker and the trainer process, one JSON line each.
+
+The trainer is a process of its own (`python -m adapters.training`), so this file is its whole
+interface: a request line on its standard input is answered by one reply line on its standard
+output. Token ids and log-probabilities travel as they came from the engine, never re-tokenised.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class TrainSample(msgspec.Struct, frozen=True):
+    """One sampled completion with its advantage. All per-token lists have length T, the
+    completion's tokens.
+    """
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    inference_logprobs: list[
+        float
+    ]  # (T,) nats, of the sampled tokens at the sampling temperature, from the engine
+    advantage: float  # broadcast over the T tokens
+
+
+class LearnerConfig(msgspec.Struct, frozen=True):
+    """What one adapter is trained with. Defaults as in docs/algorithm.md."""
+
+    rank: int = 16
+    alpha: int = 32
+    learning_rate: float = 1e-3
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0  # of the sampling; logits are divided by it
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    tis_cap: float = 2.0  # truncated importance sampling against the engine's log-probabilities
+    kl_coef: float = (
+        0.0  # k3 towards the base model through the disabled adapter; 0 skips that forward
+    )
+    token_budget: int = 8192  # padded tokens in one micro-batch
+    seed: int = 0
+
+
+class Open(msgspec.Struct, frozen=True, tag="open"):
+    """Begin on an adapter: a copy of `adapter_dir` (None: a fresh identity adapter), optimizer from
+    `state_dir`.
+    """
+
+    config: LearnerConfig
+    adapter_dir: str | None = None
+    state_dir: str | None = None
+
+
+class Step(msgspec.Struct, frozen=True, tag="step"):
+    """One optimizer update on a batch of samples (groups without variance already dropped)."""
+
+    samples: list[TrainSample]
+
+
+class Save(msgspec.Struct, frozen=True, tag="save"):
+    """Write the adapter in PEFT's format into `adapter_dir`, and the optimizer's state into
+    `state_dir`.
+    """
+
+    adapter_dir: str
+    state_dir: str | None = None
+
+
+class Score(msgspec.Struct, frozen=True, tag="score"):
+    """Log-probabilities of given completions under the opened adapter, or the base model."""
+
+    samples: list[TrainSample]  # advantage and inference_logprobs are not read
+    policy: str = "adapter"  # "adapter" | "base"
+    temperature: float = 1.0
+
+
+class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
+    """Token ids of a chat with the generation prompt, as the trainer's tokenizer sees it."""
+
+    messages: list[dict[str, str]]
+
+
+class Close(msgspec.Struct, frozen=True, tag="close"):
+    """Forget the opened adapter; the base model stays loaded."""
+
+
+Request = Open | Step | Save | Score | Tokenize | Close
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """First line of the process, once the base model is loaded."""
+
+    base_digest: str  # SHA-256 over the model's config and weight files
+    num_parameters: int
+    load_s: float
+
+
+class Opened(msgspec.Struct, frozen=True, tag="opened"):
+    """The adapter is in memory."""
+
+    num_trainable: int
+
+
+class Stepped(msgspec.Struct, frozen=True, tag="stepped"):
+    """What the update did. Means are over completion tokens of the batch."""
+
+    loss: float
+    grad_norm: float
+    num_samples: int
+    num_tokens: int
+    mismatch: float  # mean |trainer_logprobs - inference_logprobs| before the update
+    mismatch_kl: float  # k3 estimate of KL(inference || trainer) before the update
+    clip_fraction: float
+    entropy: (
+        float  # mean -logprob of the sampled tokens: an unbiased estimate of the policy's entropy
+    )
+    kl_base: float | None  # k3 to the base model; None when kl_coef is 0
+    seconds: float
+
+
+class Saved(msgspec.Struct, frozen=True, tag="saved"):
+    """The files are written and synced."""
+
+    files: list[str]
+
+
+class Scored(msgspec.Struct, frozen=True, tag="scored"):
+    """Per-token log-probabilities, aligned with `completion_ids` of the request."""
+
+    logprobs: list[list[float]]
+
+
+class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):
+    """Token ids."""
+
+    token_ids: list[int]
+
+
+class Closed(msgspec.Struct, frozen=True, tag="closed"):
+    """The adapter is forgotten."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The request could not be done; the process lives on and the opened adapter is as before the
+    request.
+    """
+
+    kind: str  # exception class name
+    message: str
+
+
+Reply = Ready | Opened | Stepped | Saved | Scored | Tokenized | Closed | Failed

@@ -1,0 +1,1 @@
+"""The bundled tiny model, how it was made, and the demo's traffic."""

@@ -1,0 +1,1 @@
+"""The adaptation cycle: from logged queries to a promoted adapter version."""

@@ -1,0 +1,151 @@
+"""Settings, read once from the environment (`TTRL_*`) and passed in; each is described in
+docs/operations.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings of all processes. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="TTRL_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(
+        default=Path("var"), description="Where the database, adapters, secrets and logs live."
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL with an async driver; default: SQLite in the data directory.",
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address that the web process binds.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port that the web process binds.")
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="Admin key; default: made at first start in `<data_dir>/admin.key`, 0600.",
+    )
+    key_pepper: SecretStr | None = Field(
+        default=None,
+        description="HMAC pepper of API keys; default: made in `<data_dir>/pepper.key`.",
+    )
+
+    model: str = Field(
+        default="demo/model",
+        description="Base model: a path, or a hub id that vLLM and the trainer load.",
+    )
+    served_model_name: str = Field(default="ttrl", description="The model name that clients use.")
+    model_dtype: str = Field(
+        default="auto", description="vLLM's `--dtype` and the trainer's base dtype."
+    )
+    max_model_len: int | None = Field(
+        default=None, ge=16, description="vLLM's `--max-model-len`; default: the model's own."
+    )
+
+    engine_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma-separated URLs of engines; empty: supervise one vLLM child.",
+    )
+    engine_args: str = Field(
+        default="", description="Extra arguments for the supervised vLLM, shell-quoted."
+    )
+    engine_kv_cache_gib: int = Field(
+        default=1, ge=1, description="KV cache of the supervised CPU engine, in GiB."
+    )
+    engine_threads: int = Field(
+        default=2, ge=1, description="OpenMP threads of the supervised engine."
+    )
+    engine_max_seqs: int = Field(default=256, ge=1, description="vLLM's `--max-num-seqs`.")
+    engine_max_loras: int = Field(
+        default=8, ge=3, description="LoRA slots: live versions in use at once, plus two."
+    )
+    engine_max_cpu_loras: int = Field(
+        default=32, ge=3, description="Adapters that the engine keeps in host memory."
+    )
+    engine_start_timeout_s: float = Field(
+        default=300, gt=0, description="How long a starting engine may take."
+    )
+    engine_restart_backoff_s: float = Field(
+        default=1, gt=0, description="First pause before a restart; doubles to 30."
+    )
+    engine_poll_s: float = Field(
+        default=1, gt=0, description="How often engines are checked and reconciled."
+    )
+    lora_rank: int = Field(
+        default=16, description="Rank of every adapter; one of vLLM's allowed ranks."
+    )
+    lora_alpha: int = Field(default=32, ge=1, description="LoRA alpha of every adapter.")
+
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="Largest request body.")
+    max_messages: int = Field(default=2048, ge=1, description="Most messages in one chat request.")
+    max_n: int = Field(default=64, ge=1, description="Largest `n` of a request.")
+    max_in_flight: int = Field(
+        default=512, ge=1, description="Requests in flight over all tenants; more are answered 429."
+    )
+    request_timeout_s: float = Field(
+        default=600, gt=0, description="Longest time from the engine's first byte to its last."
+    )
+    tenant_cache_s: float = Field(
+        default=0.5, ge=0, description="How long a tenant's key and live version may be cached."
+    )
+    log_queue_size: int = Field(
+        default=4096, ge=1, description="Answers waiting for their commit; more are answered 503."
+    )
+    log_timeout_s: float = Field(
+        default=10, gt=0, description="Longest wait for a commit before the client gets an error."
+    )
+
+    worker: bool = Field(
+        default=True, description="Whether `serve` runs a worker process beside the web process."
+    )
+    trainer_threads: int = Field(
+        default=1, ge=1, description="Torch threads of the trainer process."
+    )
+    trainer_device: str = Field(
+        default="auto", description="Torch device of the trainer: auto, cpu, cuda, cuda:1, ..."
+    )
+    trainer_timeout_s: float = Field(
+        default=600, gt=0, description="Longest time for one request to the trainer."
+    )
+    trainer_nice: int = Field(
+        default=10, ge=0, le=19, description="Niceness of the trainer process."
+    )
+    background_requests: int = Field(
+        default=24, ge=1, description="Sampling requests of a cycle in flight at once."
+    )
+    lease_s: float = Field(
+        default=15, gt=1, description="Lease of a running cycle; renewed three times as often."
+    )
+    scheduler_tick_s: float = Field(
+        default=1, gt=0, description="How often a worker looks for work."
+    )
+
+    log_level: str = Field(default="info", description="debug, info, warning or error.")
+    log_format: str = Field(default="console", description="console, or json.")
+
+    @field_validator("engine_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(url.strip().rstrip("/") for url in value.split(",") if url.strip())
+        return value
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database's URL, the embedded SQLite file where none is set."""
+        return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'ttrl.db').resolve()}"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the embedded database is used."""
+        return self.sqlalchemy_url.startswith("sqlite")
+
+    @property
+    def adapters_dir(self) -> Path:
+        """Where adapter versions live, absolute: the engine loads them by this path."""
+        return (self.data_dir / "adapters").resolve()

@@ -1,0 +1,1 @@
+"""vLLM: process supervision, client, pool of engines, adapter registry."""

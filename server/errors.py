@@ -1,0 +1,194 @@
+"""The error tree: each error knows its HTTP status and OpenAI's `type` and `code`, and is rendered
+in one place.
+
+TTRLError
+ +- BadRequest 400           malformed or refused input
+ |   +- UnknownModel 404     also another tenant's adapter
+ |   +- NotFound 404
+ |   +- Conflict 409
+ |   +- BodyTooLarge 413
+ +- Unauthorized 401
+ +- Forbidden 403
+ +- Overloaded 429           too many requests in flight
+ +- Unavailable 503          the engine or the database is away; carries Retry-After
+ |   +- EngineUnavailable
+ |   +- LogUnavailable
+ +- EngineFailed 502         the engine answered something that makes no sense
+ +- ConfigurationError       at start: never an HTTP answer
+ |   +- DatabaseBehind
+ |   +- ModelFilesError
+ +- CycleError               in the worker: ends a cycle with a reason
+     +- LeaseLost
+     +- CycleCancelled
+     +- TrainerFailed
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TTRLError(Exception):
+    """Root of all errors raised on purpose. `message` is safe to show to a client."""
+
+    status_code: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """OpenAI's error shape."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def headers(self) -> dict[str, str]:
+        """Extra response headers: `Retry-After` in seconds where it helps."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+class BadRequest(TTRLError):
+    """The request cannot be understood or asks for something that is refused."""
+
+    status_code = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class UnknownModel(BadRequest):
+    """No such model for this tenant. Another tenant's adapter looks exactly the same."""
+
+    status_code = 404
+    code = "model_not_found"
+
+
+class NotFound(BadRequest):
+    """The named thing does not exist."""
+
+    status_code = 404
+    code = "not_found"
+
+
+class Conflict(BadRequest):
+    """The state of the thing does not allow this now."""
+
+    status_code = 409
+    code = "conflict"
+
+
+class BodyTooLarge(BadRequest):
+    """The body is over the limit."""
+
+    status_code = 413
+    code = "request_too_large"
+
+
+class Unauthorized(TTRLError):
+    """No key, or a key that is not valid."""
+
+    status_code = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(TTRLError):
+    """A valid key that may not do this."""
+
+    status_code = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+
+
+class Overloaded(TTRLError):
+    """Too many requests in flight."""
+
+    status_code = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class Unavailable(TTRLError):
+    """A part that is needed is away for the moment."""
+
+    status_code = 503
+    type = "server_error"
+    code = "unavailable"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: int | None = 2
+    ) -> None:
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+
+
+class EngineUnavailable(Unavailable):
+    """No engine can be reached, or it is starting."""
+
+    code = "engine_unavailable"
+
+
+class LogUnavailable(Unavailable):
+    """The query log cannot be written, and a `200` would be a lie."""
+
+    code = "log_unavailable"
+
+
+class EngineFailed(TTRLError):
+    """The engine answered something that makes no sense."""
+
+    status_code = 502
+    type = "server_error"
+    code = "engine_error"
+
+
+class ConfigurationError(TTRLError):
+    """The process cannot start like this."""
+
+    code = "configuration_error"
+
+
+class DatabaseBehind(ConfigurationError):
+    """The database's schema is older (or newer) than this program."""
+
+    code = "database_behind"
+
+
+class ModelFilesError(ConfigurationError):
+    """The base model's files are missing or broken."""
+
+    code = "model_files"
+
+
+class CycleError(TTRLError):
+    """Ends an adaptation cycle with a reason code."""
+
+    code = "cycle_failed"
+
+
+class LeaseLost(CycleError):
+    """Another worker holds this cycle now: this one must not write any more."""
+
+    code = "lease_lost"
+
+
+class CycleCancelled(CycleError):
+    """An operator cancelled the cycle."""
+
+    code = "cancelled"
+
+
+class TrainerFailed(CycleError):
+    """The trainer process died or refused a request."""
+
+    code = "trainer_failed"

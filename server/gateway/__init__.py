@@ -1,0 +1,1 @@
+"""The OpenAI data plane: routes, relay, and the durable log."""
