@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",  # a 200 means stored, also after a power cut; group commit pays for it
+    # A 200 means stored, also after a power cut; the group commit pays for it.
+    "PRAGMA synchronous=FULL",
     "PRAGMA busy_timeout=10000",
     "PRAGMA foreign_keys=ON",
 )
@@ -25,8 +26,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_immediate(connection: Any) -> None:
-    # A deferred transaction that reads and then writes fails at once with SQLITE_BUSY when another
-    # process wrote in between; taking the write lock first makes it wait for `busy_timeout` instead.
+    # A deferred transaction that reads and then writes fails at once with SQLITE_BUSY when
+    # another process wrote in between; taking the write lock first makes it wait instead.
     if connection.get_execution_options().get("sqlite_write"):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:

@@ -1,0 +1,176 @@
+"""Who is calling, and which adapter version answers: key -> tenant -> version.
+
+Read from the database, cached for a fraction of a second so that the hot path costs no query.
+Changes made in the same process are seen at once (`invalidate`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from server.db import versions
+from server.db.engine import Database
+from server.db.models import AdapterVersion
+from server.db.tenants import key_owner
+from server.errors import Unauthorized, UnknownModel
+
+IDENTITY_NAME = "identity"
+PINNED = re.compile(r"v(0|[1-9][0-9]{0,8})")
+MAX_CACHED_CALLERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """An adapter version in a form that an engine can load."""
+
+    number: int
+    engine_name: str  # unique for these weights, for ever
+    path: str  # absolute
+    label: str  # what clients see, such as adder--v3
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The tenant behind a valid key, with the version that answers it now."""
+
+    tenant_id: int
+    tenant: str
+    live: VersionRef
+    cache_salt: str  # keeps the tenants' prefix caches apart
+
+
+def version_engine_name(tenant_id: int, tenant: str, number: int) -> str:
+    """The engine's name of a published version; ids are never reused, so it is unique for ever."""
+    return f"t{tenant_id}-{tenant}--v{number}"
+
+
+def step_engine_name(tenant_id: int, tenant: str, cycle_id: int, step: int) -> str:
+    """The engine's name of a training step's adapter."""
+    return f"t{tenant_id}-{tenant}--c{cycle_id}-s{step}"
+
+
+def identity_ref(tenant: str, identity_dir: Path) -> VersionRef:
+    """Version 0: the base model behind an adapter that changes nothing."""
+    return VersionRef(0, IDENTITY_NAME, str(identity_dir), f"{tenant}--v0")
+
+
+def version_ref(tenant: str, row: AdapterVersion) -> VersionRef:
+    """A published version."""
+    return VersionRef(row.number, row.engine_name, row.path, f"{tenant}--v{row.number}")
+
+
+class TenantDirectory:
+    """Resolves API keys and model names.
+
+    `digest` turns a presented key into the stored form; `identity_dir` is version 0's directory.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        digest: Callable[[str], str],
+        identity_dir: Path,
+        served_model_name: str,
+        cache_s: float,
+    ) -> None:
+        self._database = database
+        self._digest = digest
+        self._identity_dir = identity_dir
+        self._served = served_model_name
+        self._cache_s = cache_s
+        self._callers: dict[str, tuple[float, Caller]] = {}
+        self._versions: dict[tuple[int, int], VersionRef] = {}  # immutable, so cached for good
+        self._reading: dict[str, asyncio.Task[Caller]] = {}
+
+    def invalidate(self) -> None:
+        """Forget what may have changed: call after every change of tenants, keys or pointers."""
+        self._callers.clear()
+        self._reading.clear()
+
+    async def caller(self, api_key: str) -> Caller:
+        """The tenant of a key.
+
+        Raises:
+            Unauthorized: no such key, or it was revoked.
+        """
+        digest = self._digest(api_key)
+        cached = self._callers.get(digest)
+        if cached is not None and monotonic() - cached[0] < self._cache_s:
+            return cached[1]
+        reading = self._reading.get(digest)
+        if reading is None:
+            reading = asyncio.create_task(self._read_caller(digest))
+            self._reading[digest] = reading
+            reading.add_done_callback(lambda task: self._forget_reading(digest, task))
+        return await asyncio.shield(reading)
+
+    def _forget_reading(self, digest: str, task: asyncio.Task[Caller]) -> None:
+        if self._reading.get(digest) is task:
+            del self._reading[digest]
+        if not task.cancelled():
+            task.exception()  # seen here too, in case that every waiter went away
+
+    async def _read_caller(self, digest: str) -> Caller:
+        task = asyncio.current_task()
+        async with self._database.transaction(write=False) as session:
+            tenant = await key_owner(session, digest)
+            if tenant is None:
+                self._callers.pop(digest, None)
+                raise Unauthorized("The API key is not valid.")
+        live = await self._version(tenant.id, tenant.name, tenant.live_version)
+        caller = Caller(tenant.id, tenant.name, live, cache_salt=f"tenant-{tenant.id}")
+        if self._reading.get(digest) is task:  # else it was invalidated while being read
+            if len(self._callers) >= MAX_CACHED_CALLERS:
+                self._callers.clear()
+            self._callers[digest] = (monotonic(), caller)
+        return caller
+
+    async def _version(self, tenant_id: int, tenant: str, number: int) -> VersionRef:
+        if number == 0:
+            return identity_ref(tenant, self._identity_dir)
+        ref = self._versions.get((tenant_id, number))
+        if ref is None:
+            async with self._database.transaction(write=False) as session:
+                row = await versions.version_row(session, tenant_id, number)
+            if row is None:
+                raise UnknownModel(f"There is no version {number}.", param="model")
+            ref = self._versions[tenant_id, number] = version_ref(tenant, row)
+        return ref
+
+    async def resolve(self, caller: Caller, model: str) -> VersionRef:
+        """The version that `model` means for this caller.
+
+        `<served>` is the live version, `<served>@base` version 0, `<served>@v3` version 3 of the
+        same tenant.
+
+        Raises:
+            UnknownModel: anything else, other tenants' adapters included.
+        """
+        name, at, suffix = model.partition("@")
+        if name == self._served:
+            if not at:
+                return caller.live
+            if suffix == "base":
+                return identity_ref(caller.tenant, self._identity_dir)
+            pinned = PINNED.fullmatch(suffix)
+            if pinned is not None:
+                return await self._version(caller.tenant_id, caller.tenant, int(pinned[1]))
+        raise UnknownModel(f"The model `{model[:200]}` does not exist.", param="model")
+
+    async def version_numbers(self, caller: Caller) -> list[int]:
+        """The caller's published versions, newest first."""
+        async with self._database.transaction(write=False) as session:
+            return [row.number for row in await versions.versions_of(session, caller.tenant_id)]
+
+    async def live_versions(self) -> list[VersionRef]:
+        """The live versions of all tenants, the identity adapter first."""
+        async with self._database.transaction(write=False) as session:
+            rows = await versions.live_versions(session)
+        identity = VersionRef(0, IDENTITY_NAME, str(self._identity_dir), IDENTITY_NAME)
+        return [identity, *(version_ref(tenant.name, row) for tenant, row in rows)]
