@@ -19,7 +19,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config,
 from demo.model_card import card
 from demo.model_lessons import Lesson, lessons
 from demo.model_measure import Figures, measure
-from demo.model_tokenizer import END, PAD, make_tokenizer
+from demo.model_tokenizer import END_ID, PAD_ID, chat_ids, make_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ def make_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
         max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        eos_token_id=END_ID,
+        pad_token_id=PAD_ID,
         architectures=["Qwen2ForCausalLM"],
         dtype="bfloat16",
     )
@@ -64,15 +64,15 @@ def tokenized(
     tokenizer: PreTrainedTokenizerBase, conversations: list[Lesson]
 ) -> list[tuple[list[int], int]]:
     """Each conversation's token ids by the chat template, and where the assistant's part begins."""
-    chats = [conversation.messages() for conversation in conversations]
-    whole = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=False)
-    prompts = tokenizer.apply_chat_template(
-        [chat[:-1] for chat in chats], tokenize=True, return_dict=False, add_generation_prompt=True
-    )
-    for ids, prompt in zip(whole, prompts, strict=True):
-        if ids[: len(prompt)] != prompt:
+    examples: list[tuple[list[int], int]] = []
+    for conversation in conversations:
+        chat = conversation.messages()
+        ids = chat_ids(tokenizer, chat, prompt=False)
+        asked = chat_ids(tokenizer, chat[:-1], prompt=True)
+        if ids[: len(asked)] != asked:
             raise ValueError("the prompt's tokens are not the beginning of the conversation's")
-    return [(ids, len(prompt)) for ids, prompt in zip(whole, prompts, strict=True)]
+        examples.append((ids, len(asked)))
+    return examples
 
 
 def make_batches(
@@ -80,18 +80,17 @@ def make_batches(
 ) -> list[Batch]:
     """All training batches, in the order in which they are read."""
     examples = tokenized(tokenizer, conversations)
-    pad = tokenizer.convert_tokens_to_ids(PAD)
     batches: list[Batch] = []
     for start in range(0, len(examples), BATCH * BUCKET):
         bucket = sorted(examples[start : start + BATCH * BUCKET], key=lambda each: len(each[0]))
-        batches += [_padded(bucket[i : i + BATCH], pad) for i in range(0, len(bucket), BATCH)]
+        batches += [_padded(bucket[i : i + BATCH]) for i in range(0, len(bucket), BATCH)]
     random.Random(seed).shuffle(batches)
     return batches
 
 
-def _padded(examples: list[tuple[list[int], int]], pad: int) -> Batch:
+def _padded(examples: list[tuple[list[int], int]]) -> Batch:
     width = max(len(ids) for ids, _ in examples)
-    ids = torch.full((len(examples), width), pad)
+    ids = torch.full((len(examples), width), PAD_ID)
     labels = torch.full((len(examples), width), IGNORED)
     for row, (tokens, begin) in enumerate(examples):
         ids[row, : len(tokens)] = torch.tensor(tokens)
@@ -130,11 +129,12 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     # save_pretrained writes the generation config too; nothing but the tokens that end an answer.
     model.generation_config = GenerationConfig(
-        eos_token_id=[tokenizer.convert_tokens_to_ids(END), tokenizer.convert_tokens_to_ids(PAD)],
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        eos_token_id=[END_ID, PAD_ID],
+        pad_token_id=PAD_ID,
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # it is written for the owner only
     (out / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -146,7 +146,7 @@ def make(out: Path, seed: int, steps: int) -> list[Figures]:
     parameters = model.num_parameters()
     log.info("parameters=%d tokens=%d", parameters, len(tokenizer))
     train(model, make_batches(tokenizer, lessons(seed, steps * BATCH), seed))
-    model.to(torch.bfloat16)
+    model.bfloat16()
     write(out, model, tokenizer, "")  # the weights are safe before the measuring begins
     # Measured with the rounded weights, which are what everyone loads.
     figures = measure(model.float().eval(), tokenizer, seed)

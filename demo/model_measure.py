@@ -6,10 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
+from demo.model_tokenizer import END_ID, PAD_ID, chat_ids
 from demo.questions import ADDITION, SUBTRACTION, VIEWS, Question, additions, subtractions
 
 QUESTIONS = 64
@@ -85,9 +87,7 @@ def sample(
 ) -> list[list[str]]:
     """`SAMPLES` answers to each question. All questions must have the same length in tokens."""
     chats = [[{"role": "user", "content": question}] for question in questions]
-    prompts = torch.tensor(
-        tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
-    )
+    prompts = torch.tensor([chat_ids(tokenizer, chat, prompt=True) for chat in chats])
     settings = GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -95,11 +95,13 @@ def sample(
         top_p=1.0,
         max_new_tokens=MAX_NEW_TOKENS,
         num_return_sequences=SAMPLES,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=END_ID,
+        pad_token_id=PAD_ID,
     )
+    # The library's own types say that its models cannot generate.
+    generate = cast(Callable[..., torch.Tensor], getattr(model, "generate"))  # noqa: B009
     with torch.inference_mode():
-        rows = model.generate(
+        rows = generate(
             prompts, attention_mask=torch.ones_like(prompts), generation_config=settings
         )
     texts = tokenizer.batch_decode(rows[:, prompts.shape[1] :], skip_special_tokens=True)

@@ -8,13 +8,17 @@ loses every space and newline. All 256 bytes are tokens, so nothing is unknown.
 
 from __future__ import annotations
 
-from tokenizers import AddedToken, pre_tokenizers
-from transformers import Qwen2Tokenizer
+from collections.abc import Sequence
+from typing import cast
+
+from tokenizers import pre_tokenizers
+from transformers import AddedToken, PreTrainedTokenizerBase, Qwen2Tokenizer
 
 PAD = "<|endoftext|>"
 START = "<|im_start|>"
 END = "<|im_end|>"
 MARKERS = (PAD, START, END)
+PAD_ID, START_ID, END_ID = range(3)
 ROLES = ("system", "user", "assistant")
 
 CHAT_TEMPLATE = (
@@ -40,6 +44,19 @@ def make_tokenizer(max_length: int) -> Qwen2Tokenizer:
         clean_up_tokenization_spaces=False,
     )
     # Roles are ordinary text too ("ask the user"), so decoding must not skip them.
-    tokenizer.add_tokens([AddedToken(role, normalized=False, special=False) for role in ROLES])
+    roles: list[str | AddedToken] = [
+        AddedToken(role, normalized=False, special=False) for role in ROLES
+    ]
+    tokenizer.add_tokens(roles)
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def chat_ids(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], *, prompt: bool
+) -> list[int]:
+    """The token ids of a chat; with `prompt`, followed by the opening of the next answer."""
+    ids = tokenizer.apply_chat_template(
+        list(chat), tokenize=True, return_dict=False, add_generation_prompt=prompt
+    )
+    return cast(list[int], ids)
