@@ -1,0 +1,53 @@
+"""The migrations build the schema that the program expects, and take it down again."""
+
+from __future__ import annotations
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+
+from server.db.engine import Database
+from server.db.migrate import alembic_config, check, upgrade
+from server.db.models import Base
+from server.errors import DatabaseBehind
+
+
+async def test_models_and_migrations_agree(database: Database) -> None:
+    def difference(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, Base.metadata))
+
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(difference) == []
+
+
+async def test_upgrade_twice_is_the_same_as_once(database: Database) -> None:
+    await upgrade(database)
+    await check(database)
+
+
+async def test_downgrade_leaves_nothing(database: Database) -> None:
+    def downgrade(connection: Connection) -> list[str]:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+        return inspect(connection).get_table_names()
+
+    async with database.engine.begin() as connection:
+        assert await connection.run_sync(downgrade) == ["alembic_version"]
+
+
+async def test_an_empty_database_is_refused(database_url: str) -> None:
+    database = Database(database_url)
+    with pytest.raises(DatabaseBehind, match="ttrl-server migrate"):
+        await check(database)
+    await database.close()
+
+
+async def test_an_older_revision_is_refused(database: Database) -> None:
+    async with database.engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+    with pytest.raises(DatabaseBehind, match="0000"):
+        await check(database)
