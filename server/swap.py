@@ -1,7 +1,8 @@
 """A swap is a pointer move: load the version on every engine, then flip the tenant's row.
 
-Requests in flight finish on the version they started with; the registry unloads it later. A rollback
-is the same move backwards. The worker promotes with it, the admin API promotes and rolls back.
+Requests in flight finish on the version they started with; the registry unloads it later. A
+rollback is the same move backwards. The worker promotes with it, the admin API promotes and rolls
+back.
 """
 
 from __future__ import annotations
