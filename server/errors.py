@@ -102,6 +102,10 @@ class Unauthorized(TTRLError):
     type = "invalid_request_error"
     code = "invalid_api_key"
 
+    def headers(self) -> dict[str, str]:
+        """A 401 names the scheme that is expected."""
+        return super().headers() | {"WWW-Authenticate": "Bearer"}
+
 
 class Forbidden(TTRLError):
     """A valid key that may not do this."""

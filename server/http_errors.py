@@ -1,0 +1,104 @@
+"""Renders every error of the web process in OpenAI's shape: our own, FastAPI's, and unforeseen
+ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from server.errors import BadRequest, BodyTooLarge, NotFound, TTRLError, Unauthorized, Unavailable
+
+logger = logging.getLogger(__name__)
+
+MAX_PROBLEMS = 5  # named in one message
+SOURCES = frozenset({"body", "query", "path", "header", "cookie"})
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make the app answer every error in OpenAI's shape."""
+    app.add_exception_handler(TTRLError, _own)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    for error in (OperationalError, InterfaceError, PoolTimeout, ConnectionError):
+        app.add_exception_handler(error, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def error_response(error: TTRLError) -> JSONResponse:
+    """The answer that tells a client about this error."""
+    return JSONResponse(error.body(), status_code=error.status_code, headers=error.headers())
+
+
+async def _own(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TTRLError)
+    if error.status_code >= 500:
+        logger.warning("%s %s: %s", request.method, request.url.path, error.message)
+    return error_response(error)
+
+
+async def _validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()
+    first = _place(problems[0]) if problems else ""
+    message = "; ".join(_problem(problem) for problem in problems[:MAX_PROBLEMS])
+    if len(problems) > MAX_PROBLEMS:
+        message += f"; and {len(problems) - MAX_PROBLEMS} more"
+    return error_response(BadRequest(message, param=first or None))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known: dict[int, TTRLError] = {
+        401: Unauthorized(error.detail),
+        404: NotFound(f"No such route: {request.method} {request.url.path}"),
+        413: BodyTooLarge(error.detail),
+    }
+    if (rendered := known.get(error.status_code)) is not None:
+        body = rendered.body()
+    else:
+        body = (BadRequest if error.status_code < 500 else TTRLError)(error.detail).body()
+    if error.status_code == 405:
+        body["error"] |= {
+            "message": f"{request.url.path} does not take {request.method}.",
+            "code": "method_not_allowed",
+        }
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _database(request: Request, error: Exception) -> Response:
+    logger.error(
+        "%s %s: the database does not answer", request.method, request.url.path, exc_info=error
+    )
+    return error_response(Unavailable("The database is away for the moment."))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return error_response(TTRLError("The server made a mistake. Its log says more."))
+
+
+def _place(problem: Mapping[str, Any]) -> str:
+    """Where in the request: dotted, without the leading "body" or "query"."""
+    location: Sequence[Any] = problem["loc"]
+    if problem["type"] == "json_invalid":
+        return ""
+    if location and location[0] in SOURCES:
+        location = location[1:]
+    return ".".join(str(part) for part in location)
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "json_invalid":
+        return f"The body is not valid JSON: {problem.get('ctx', {}).get('error', '')}"
+    place = _place(problem)
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{place}: {reason}" if place else f"The body is not valid: {reason}"
