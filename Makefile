@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 LOCK ?= requirements-cpu.lock
 UV := $(BIN)/uv
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-TORCH := $(if $(strip $(UV_FIND_LINKS)),,--torch-backend cpu)
+# The CPU build of torch comes from a folder of wheels where one is named, else from torch's own index.
+TORCH := $(if $(findstring gpu,$(LOCK)),,$(if $(strip $(UV_FIND_LINKS)),,--torch-backend cpu))
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine bench-gateway lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,6 +26,35 @@ $(VENV)/.ready: $(LOCK) pyproject.toml client/pyproject.toml
 	$(UV) pip install -q --no-deps --no-build-isolation --python $(BIN)/python -e . -e ./client
 	@touch $@
 
+serve: setup ## run the server on the bundled model, or on MODEL=<hub id or path>
+	$(if $(MODEL),TTRL_MODEL=$(MODEL)) $(BIN)/ttrl-server serve
+
+demo: ## two tenants, live traffic, one adaptation each, and a table of what came of it
+	@start=$$(date +%s); $(MAKE) --no-print-directory setup; \
+	DEMO_SETUP_S=$$(( $$(date +%s) - start )) $(BIN)/python -m demo.run
+
+test: check unit engine ## everything that CI runs
+
+check: setup ## format, lint, types, import contracts, Dockerfile
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/basedpyright --level error
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+unit: setup ## all tests but those on a real vLLM
+	$(BIN)/pytest -q -m "not engine"
+
+engine: setup ## the tests on a real vLLM
+	$(BIN)/pytest -q -m engine
+
+fix: setup ## format and mend what can be mended
+	$(BIN)/ruff format -q .
+	$(BIN)/ruff check -q --fix .
+
+bench-gateway: setup ## the latency that the gateway adds, side by side with the engine alone
+	$(BIN)/python -m benchmarks.gateway
+
 lock: ## compile requirements-cpu.lock anew
 	$(UV) pip compile -q $(TORCH) --python-version 3.11 --extra train --extra cpu --group dev --override overrides.txt \
 	  --no-emit-index-url --no-emit-package ttrl-client --no-annotate --no-header pyproject.toml -o requirements-cpu.lock
@@ -32,3 +62,6 @@ lock: ## compile requirements-cpu.lock anew
 lock-gpu: ## compile requirements-gpu.lock anew
 	UV_FIND_LINKS= $(UV) pip compile -q --python-version 3.11 --extra train --extra gpu --group dev \
 	  --no-emit-index-url --no-emit-package ttrl-client --no-annotate --no-header pyproject.toml -o requirements-gpu.lock
+
+clean: ## remove what running left behind, not the environment
+	rm -rf var .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,90 @@
+"""The `ttrl-server` command: serve, worker, engine, migrate, health."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+
+from server.config import Settings
+from server.errors import ConfigurationError
+
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="An OpenAI-compatible server that keeps learning from its own unlabelled traffic.",
+)
+stderr = Console(stderr=True)
+
+
+@cli.command()
+def serve() -> None:
+    """Run the web process, with an engine and a worker of its own unless the settings say else."""
+    from server.app import run_server
+
+    run_server(Settings())
+
+
+@cli.command()
+def worker() -> None:
+    """Run a worker: adaptation cycles and their schedule."""
+    from server.worker import run_worker
+
+    asyncio.run(run_worker(Settings()))
+
+
+@cli.command()
+def engine(
+    host: Annotated[str, typer.Option(help="Address to bind; keep it out of clients' reach.")],
+    port: Annotated[int, typer.Option(help="Port to bind.")],
+) -> None:
+    """Become vLLM with the flags that this server needs, for an engine that runs apart."""
+    from server.engine.launch import engine_command
+
+    command = engine_command(Settings(), port=port, host=host)
+    os.execvpe(command.argv[0], list(command.argv), {**os.environ, **command.env})
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database's schema to this program's revision."""
+    asyncio.run(_migrate(Settings()))
+
+
+async def _migrate(settings: Settings) -> None:
+    from server.db.engine import Database
+    from server.db.migrate import upgrade
+
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.sqlalchemy_url)
+    try:
+        await upgrade(database)
+    finally:
+        await database.close()
+
+
+@cli.command()
+def health(
+    url: Annotated[str | None, typer.Option(help="Default: this server's /healthz.")] = None,
+) -> None:
+    """Exit 0 when the process at the URL is well: for container health checks."""
+    target = url or f"http://127.0.0.1:{Settings().port}/healthz"
+    try:
+        healthy = httpx.get(target, timeout=4).is_success
+    except httpx.HTTPError as error:
+        stderr.print(f"{target}: {error}")
+        healthy = False
+    raise typer.Exit(0 if healthy else 1)
+
+
+def main() -> None:
+    """Entry point: a configuration error is one clear line and exit code 2."""
+    try:
+        cli()
+    except ConfigurationError as error:
+        stderr.print(f"[bold red]ttrl-server:[/] {error.message}", highlight=False)
+        raise SystemExit(2) from None
