@@ -1,0 +1,172 @@
+"""What the fake engine answers to one request: refusals, choices, streamed events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.fakes import vllm_wire as wire
+from tests.fakes.vllm_wire import EOS, Choice, Head, Problem, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One choice that wants an answer. `index` counts the request's choices."""
+
+    model: str
+    route: str  # "chat" | "completions"
+    prompt: str
+    messages: list[dict[str, Any]] | None
+    index: int
+    seed: int | None
+    body: dict[str, Any]
+    adapter_path: str | None
+
+    @property
+    def question(self) -> str:
+        """The last message's content, or the prompt."""
+        return self.prompt if not self.messages else str(self.messages[-1].get("content"))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request's whole answer, before it is sent."""
+
+    head: Head
+    choices: list[Choice]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the longest choice."""
+        return max(len(choice.token_ids) for choice in self.choices)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the engine serves at the moment."""
+
+    base: str
+    adapters: Mapping[str, str]
+    max_model_len: int
+    answer: Callable[[Ask], str | ToolCall]
+
+    def unknown(self, model: str | None) -> Problem | None:
+        """vLLM's 404 for a model that is not loaded."""
+        if not model or model == self.base or model in self.adapters:
+            return None
+        text = f"The model `{model}` does not exist. Valid aliases: {self.base}."
+        return Problem(404, text, "NotFoundError", "model")
+
+
+def plan(serving: Serving, body: dict[str, Any], is_chat: bool, serial: int) -> Plan | Problem:
+    """The whole answer to one request, or why it is refused."""
+    refusal = _refusal(serving, body, is_chat)
+    if refusal is not None:
+        return refusal
+    messages = body["messages"] if is_chat else None
+    prompt = wire.render_chat(messages) if messages is not None else body["prompt"]
+    ids = wire.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    if len(ids) >= serving.max_model_len:
+        text = f"Input length ({len(ids)}) exceeds model's maximum context length"
+        return Problem(400, f"{text} ({serving.max_model_len}).", "BadRequestError")
+    head = Head(
+        id=f"chatcmpl-fake{serial}" if is_chat else f"cmpl-fake{serial}",
+        model=body.get("model") or serving.base,
+        prompt_ids=ids,
+        return_token_ids=bool(body.get("return_token_ids")),
+        logprobs=bool(body.get("logprobs")) if is_chat else body.get("logprobs") is not None,
+    )
+    asks = [
+        Ask(
+            model=head.model,
+            route="chat" if is_chat else "completions",
+            prompt=wire.decode(ids),
+            messages=messages,
+            index=index,
+            seed=body.get("seed"),
+            body=body,
+            adapter_path=serving.adapters.get(head.model),
+        )
+        for index in range(body.get("n") or 1)
+    ]
+    room = serving.max_model_len - len(ids)
+    return Plan(head, [_choice(ask, serving.answer(ask), room) for ask in asks])
+
+
+def _refusal(serving: Serving, body: dict[str, Any], is_chat: bool) -> Problem | None:
+    if body.get("stream_options") and not body.get("stream"):
+        text = "Stream options can only be defined when `stream=True`."
+        return _invalid(text, "stream_options")
+    if is_chat and not isinstance(body.get("messages"), list):
+        return _invalid("Field required", "messages")
+    if not is_chat and not body.get("prompt"):
+        text = "Either prompt or prompt_embeds must be provided and non-empty."
+        return _invalid(text, "prompt")
+    unknown = serving.unknown(body.get("model"))
+    if unknown is not None:
+        return unknown
+    for name in ("max_tokens", "max_completion_tokens", "n"):
+        value = body.get(name)
+        if value is not None and value < 1:
+            shown = "max_tokens" if name == "max_completion_tokens" else name
+            text = f"{shown} must be at least 1, got {value}."
+            return Problem(400, text, "BadRequestError", shown)
+    return None
+
+
+def _invalid(message: str, param: str) -> Problem:
+    text = f"1 validation error:\n  {{'msg': 'Value error, {message}'}}"
+    return Problem(400, text, "Bad Request", param)
+
+
+def _choice(ask: Ask, answer: str | ToolCall, room: int) -> Choice:
+    tool = answer if isinstance(answer, ToolCall) else None
+    text = answer if isinstance(answer, str) else answer.arguments
+    text, stop = _cut(text, ask.body.get("stop"))
+    limit = ask.body.get("max_completion_tokens") or ask.body.get("max_tokens")
+    if limit is None:
+        limit = 16 if ask.route == "completions" else room
+    ids = [*wire.encode(text), *([] if stop else [EOS])]
+    is_cut = len(ids) > min(limit, room)
+    ids = ids[: min(limit, room)]
+    return Choice(
+        index=ask.index,
+        text=text[: len(ids)],
+        token_ids=ids,
+        logprobs=[-((31 * i + 7 * at + ask.index) % 97) / 64 for at, i in enumerate(ids)],
+        finish_reason="length" if is_cut else "tool_calls" if tool else "stop",
+        stop_reason=None if is_cut else stop,
+        tool=tool,
+    )
+
+
+def _cut(text: str, stop: str | list[str] | None) -> tuple[str, str | None]:
+    """The text up to the first stop string, and that string."""
+    stops = [stop] if isinstance(stop, str) else stop or []
+    found = [(text.index(s), s) for s in stops if s in text]
+    if not found:
+        return text, None
+    at, which = min(found)
+    return text[:at], which
+
+
+def stream_events(plan: Plan, body: dict[str, Any], is_chat: bool, size: int) -> list[bytes]:
+    """The events of a stream but `[DONE]`: choices interleaved, as a real batch's are."""
+    head, events = plan.head, list[dict[str, Any]]()
+    if is_chat:
+        events += [wire.chat_opening(head, choice.index) for choice in plan.choices]
+    delta = wire.chat_delta if is_chat else wire.completion_delta
+    for start in range(0, plan.num_tokens, size):
+        for choice in plan.choices:
+            if start < len(choice.token_ids):
+                events.append(delta(head, choice, start, start + size))
+    options = body.get("stream_options") or {}
+    if options.get("include_usage"):
+        kind = "chat.completion.chunk" if is_chat else "text_completion"
+        total = wire.usage(head, sum(len(c.token_ids) for c in plan.choices))
+        more = {"usage": total, "system_fingerprint": wire.FINGERPRINT}
+        events.append(wire.chunk(head, kind, [], **more))
+    else:
+        events[-1]["system_fingerprint"] = wire.FINGERPRINT
+    return [wire.event(data) for data in events]
