@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from string import Formatter
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 T = TypeVar("T")
 TENANT_NAME = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
+MAX_VERSION = 2**31 - 1
 
 
 class Wire(BaseModel):
@@ -41,22 +43,29 @@ class View(WireInput):
     pattern: str = Field(
         max_length=500, description="Regular expression with named groups; searched, not anchored."
     )
-    templates: list[str] = Field(
+    templates: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(
         min_length=1, max_length=8, description="Phrasings with `{group}` placeholders."
     )
 
     @model_validator(mode="after")
     def _placeholders_exist(self) -> View:
         try:
-            groups = dict.fromkeys(re.compile(self.pattern).groupindex, "")
-        except re.error as error:
+            groups = re.compile(self.pattern).groupindex
+        except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"pattern: {error}") from None
         for template in self.templates:
-            try:
-                template.format_map(groups)
-            except (KeyError, ValueError, IndexError) as error:
-                raise ValueError(f"template {template!r}: {error!r}") from None
+            _check_template(template, frozenset(groups))
         return self
+
+
+def _check_template(template: str, groups: frozenset[str]) -> None:
+    try:
+        placeholders = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"template {template!r}: {error}") from None
+    for _, name, spec, conversion in placeholders:
+        if name not in groups or spec or conversion:  # `{a.b}`, `{a:>9}` are not group names
+            raise ValueError(f"template {template!r}: no group named {name!r} in the pattern")
 
 
 class Schedule(WireInput):
@@ -159,7 +168,7 @@ class TenantSettings(WireInput):
 
 
 class TenantCreate(WireInput):
-    """A new tenant."""
+    """A new tenant, which gets its first API key at once."""
 
     name: str = Field(
         pattern=TENANT_NAME,
@@ -179,13 +188,13 @@ class TenantUpdate(WireInput):
 class Tenant(Wire):
     """A tenant as it is now."""
 
-    id: int
+    id: int = Field(description="Never reused, not even for a tenant of the same name.")
     name: str
     settings: TenantSettings
     live_version: int = Field(
         description="Version that answers; 0 is the base model with the identity adapter."
     )
-    previous_version: int | None
+    previous_version: int | None = Field(description="What a rollback goes back to; null: nothing.")
     num_queries: int = Field(description="Logged queries.")
     active_cycle: int | None = Field(description="Id of the pending or running cycle.")
     created_at: datetime
@@ -194,7 +203,13 @@ class Tenant(Wire):
 class KeyCreate(WireInput):
     """A new API key."""
 
-    name: str = Field(default="default", min_length=1, max_length=80)
+    name: str = Field(
+        default="default",
+        min_length=1,
+        max_length=80,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="Tells keys apart; need not be unique.",
+    )
 
 
 class Key(Wire):
@@ -202,15 +217,21 @@ class Key(Wire):
 
     id: int
     name: str
-    prefix: str
+    prefix: str = Field(description="First characters of the secret.")
     created_at: datetime
-    revoked_at: datetime | None
+    revoked_at: datetime | None = Field(description="Since when it is refused.")
 
 
 class NewKey(Key):
     """A new API key: the only time that the secret is shown."""
 
-    secret: str
+    secret: str = Field(description="The key itself: `Authorization: Bearer <secret>`.")
+
+
+class NewTenant(Tenant):
+    """A new tenant with its first API key: the only time that the key's secret is shown."""
+
+    key: NewKey
 
 
 class CycleStatus(StrEnum):
@@ -249,7 +270,7 @@ class CycleCreate(WireInput):
 class Step(Wire):
     """One update of a cycle."""
 
-    step: int
+    step: int = Field(description="From 1.")
     metrics: dict[str, float | int | None] = Field(
         description="See docs/algorithm.md for each of them."
     )
@@ -260,17 +281,17 @@ class EvaluationReport(Wire):
     """How one version did on the probe prompts; shares are in [0, 1]."""
 
     version: str
-    num_prompts: int
-    num_samples: int
+    num_prompts: int = Field(description="Probe prompts.")
+    num_samples: int = Field(description="Samples over all probe prompts.")
     label_agreement: float | None = Field(
         description="Mean share of samples that equal the incumbent's label."
     )
     view_agreement: float | None = Field(
         description="Mean pairwise agreement of the views' top answers."
     )
-    majority_ratio: float | None
-    answer_rate: float
-    mean_tokens: float
+    majority_ratio: float | None = Field(description="Mean share of the most frequent answer.")
+    answer_rate: float = Field(description="Share of samples with a parsable answer.")
+    mean_tokens: float = Field(description="Mean length of a sample, in tokens.")
     flip_rate: float | None = Field(description="Share of labels that differ from the incumbent's.")
     kl: float | None = Field(description="KL to the base model, nats a token.")
 
@@ -280,45 +301,62 @@ class Cycle(Wire):
 
     id: int
     tenant: str
-    trigger: str
+    trigger: str = Field(description="manual, interval, cron or threshold.")
     status: CycleStatus
-    phase: CyclePhase | None
+    phase: CyclePhase | None = Field(description="While it runs.")
+    cancel_requested: bool = Field(
+        default=False, description="Asked to stop; its worker does so at the next safe point."
+    )
     seed: int
-    parent_version: int | None
-    candidate_version: int | None
+    parent_version: int | None = Field(description="The incumbent when it started.")
+    candidate_version: int | None = Field(description="The version that it published.")
     steps_planned: int
     steps_done: int
-    num_rollouts: int
+    num_rollouts: int = Field(description="Answers sampled for training.")
     selection: dict[str, Any] | None = Field(description="Counts of prompts by reason code.")
-    decision: Literal["promoted", "rejected"] | None
-    reasons: list[str]
+    decision: Literal["promoted", "rejected"] | None = Field(description="The gate's.")
+    reasons: list[str] = Field(description="Why, with numbers: `flip_rate: 0.41 > 0.35`.")
     incumbent: EvaluationReport | None
     candidate: EvaluationReport | None
-    error: str | None
-    attempts: int
+    error: str | None = Field(description="Why it was skipped, failed or cancelled.")
+    attempts: int = Field(description="Times that a worker took it up.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     steps: list[Step] = Field(default_factory=list[Step], description="Empty in lists.")
 
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.status not in ACTIVE
+
 
 class Version(Wire):
     """A published adapter version."""
 
-    number: int
-    live: bool
-    parent: int | None
-    cycle_id: int | None
-    manifest_digest: str | None
-    report: dict[str, Any]
-    created_at: datetime | None
+    number: int = Field(description="0 is the base model with the identity adapter.")
+    live: bool = Field(description="Whether it answers the tenant's requests now.")
+    parent: int | None = Field(description="The version that it was trained from.")
+    cycle_id: int | None = Field(description="The cycle that made it.")
+    manifest_digest: str | None = Field(description="SHA-256 of its manifest; null for version 0.")
+    report: dict[str, Any] = Field(description="The gate's decision and the two evaluations.")
+    created_at: datetime | None = Field(description="Null for version 0.")
 
 
-class SwapRequest(WireInput):
+class Promotion(WireInput):
     """Which version to make live."""
 
+    version: int = Field(ge=0, le=MAX_VERSION, description="A published version, or 0.")
+
+
+class Rollback(WireInput):
+    """Which version to go back to."""
+
     version: int | None = Field(
-        default=None, ge=0, description="Default for a rollback: the version before the live one."
+        default=None,
+        ge=0,
+        le=MAX_VERSION,
+        description="Default: the tenant's `previous_version`.",
     )
 
 
@@ -328,9 +366,38 @@ class Swap(Wire):
     tenant: str
     from_version: int
     to_version: int
-    reason: str
-    load_ms: float
-    flip_ms: float
+    reason: str = Field(description="promoted, promoted_by_hand or rolled_back.")
+    load_ms: float = Field(description="Until every engine had loaded the version.")
+    flip_ms: float = Field(description="The pointer's move itself.")
+    created_at: datetime
+
+
+class Answer(Wire):
+    """One of the sampled answers of a query, as the client received it."""
+
+    choice: int = Field(description="OpenAI's choice index.")
+    text: str
+    tool_calls: list[Any] | None
+    finish_reason: str | None
+
+
+class Query(Wire):
+    """A logged request with all its sampled answers."""
+
+    id: str = Field(description="The id of the response that the client received.")
+    route: str = Field(description="chat or completions.")
+    prompt: list[Any] = Field(description="The messages; for completions the prompt alone.")
+    params: dict[str, Any] = Field(description="The sampling parameters as asked.")
+    answers: list[Answer]
+    adapter_version: int = Field(description="The version that answered.")
+    stream: bool
+    status: str = Field(description="ok, aborted or error.")
+    eligible: bool = Field(description="Whether it may be learned from.")
+    reason: str | None = Field(description="Why not.")
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    latency_ms: float = Field(description="Until the last byte.")
+    first_byte_ms: float | None
     created_at: datetime
 
 
@@ -339,8 +406,8 @@ class EngineStatus(Wire):
 
     url: str
     state: Literal["starting", "ready", "away"]
-    adapters: list[str]
-    in_flight: int
+    adapters: list[str] = Field(description="Engine names of the loaded adapters.")
+    in_flight: int = Field(description="Requests that it is answering.")
 
 
 class Status(Wire):
@@ -350,17 +417,36 @@ class Status(Wire):
     model: str
     database: Literal["ok", "away"]
     engines: list[EngineStatus]
-    num_tenants: int
-    num_queries: int
-    pending_cycles: int
-    running_cycles: int
+    num_tenants: int | None = Field(
+        description="Null, like all counts, while the database is away."
+    )
+    num_queries: int | None
+    pending_cycles: int | None
+    running_cycles: int | None
 
 
 class Page(Wire, Generic[T]):
-    """A page of a list, newest first; pass `next` as `before` for the page after it."""
+    """A page of a list, newest first."""
 
     items: list[T]
-    next: int | None
+    next: str | None = Field(
+        description="Pass it as `before` for the page after this one; null on the last page."
+    )
+
+
+class ErrorDetail(Wire):
+    """What went wrong, in OpenAI's words."""
+
+    message: str
+    type: str = Field(description="invalid_request_error, rate_limit_error or server_error.")
+    param: str | None = Field(default=None, description="The field that is to blame, dotted.")
+    code: str | None = Field(default=None, description="A stable code for programs.")
+
+
+class ErrorBody(Wire):
+    """Every error answer."""
+
+    error: ErrorDetail
 
 
 def check_tenant_name(name: str) -> str:
@@ -369,6 +455,6 @@ def check_tenant_name(name: str) -> str:
     Raises:
         ValueError: it is not.
     """
-    if not re.match(TENANT_NAME, name):
+    if not re.fullmatch(TENANT_NAME, name):
         raise ValueError(f"not a tenant name: {name!r}")
     return name
