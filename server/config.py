@@ -5,7 +5,7 @@ docs/operations.md.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -125,8 +125,12 @@ class Settings(BaseSettings):
         default=1, gt=0, description="How often a worker looks for work."
     )
 
-    log_level: str = Field(default="info", description="debug, info, warning or error.")
-    log_format: str = Field(default="console", description="console, or json.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Readable lines, or one JSON object a line."
+    )
 
     @field_validator("engine_urls", mode="before")
     @classmethod
