@@ -1,0 +1,105 @@
+"""What the log holds for learning: eligible prompts, newest first, and how many are new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import Cycle, Query, Tenant
+
+CHUNK = 500  # ids in one IN list
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedPrompt:
+    """A logged chat: its messages as the client sent them."""
+
+    query_id: str
+    messages: list[Any]
+    prompt_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """A tenant's schedule and what has happened since its last cycle was queued."""
+
+    tenant_id: int
+    schedule: dict[str, Any]
+    since: datetime  # when the last cycle was queued, or the tenant was made
+
+
+async def recent_queries(
+    session: AsyncSession, tenant_id: int, *, limit: int
+) -> list[tuple[str, str]]:
+    """(id, fingerprint) of the tenant's eligible chat queries, newest first."""
+    rows = await session.execute(
+        select(Query.id, Query.fingerprint)
+        .where(Query.tenant_id == tenant_id, Query.eligible, Query.route == "chat")
+        .order_by(Query.created_at.desc(), Query.id)
+        .limit(limit)
+    )
+    return [(query_id, fingerprint) for query_id, fingerprint in rows.tuples()]
+
+
+async def load_prompts(
+    session: AsyncSession, tenant_id: int, query_ids: Sequence[str]
+) -> dict[str, LoggedPrompt]:
+    """The prompts of these queries by id; one that is no longer there, or no longer eligible, is
+    left out.
+    """
+    found: dict[str, LoggedPrompt] = {}
+    for start in range(0, len(query_ids), CHUNK):
+        rows = await session.execute(
+            select(Query.id, Query.prompt, Query.prompt_tokens).where(
+                Query.tenant_id == tenant_id,
+                Query.eligible,
+                Query.id.in_(query_ids[start : start + CHUNK]),
+            )
+        )
+        for query_id, messages, prompt_tokens in rows.tuples():
+            found[query_id] = LoggedPrompt(query_id, messages, prompt_tokens)
+    return found
+
+
+async def count_refused(session: AsyncSession, tenant_id: int) -> dict[str, int]:
+    """How many logged queries cannot be learned from, by reason code."""
+    rows = await session.execute(
+        select(Query.reason, func.count())
+        .where(Query.tenant_id == tenant_id, ~Query.eligible)
+        .group_by(Query.reason)
+    )
+    return {reason or "unknown": count for reason, count in rows.tuples()}
+
+
+async def traffic_of_tenants(session: AsyncSession) -> list[Traffic]:
+    """Every living tenant's schedule, and when its last cycle was queued."""
+    last = (
+        select(Cycle.tenant_id, func.max(Cycle.created_at).label("at"))
+        .group_by(Cycle.tenant_id)
+        .subquery()
+    )
+    rows = await session.execute(
+        select(Tenant.id, Tenant.settings, Tenant.created_at, last.c.at)
+        .outerjoin(last, last.c.tenant_id == Tenant.id)
+        .where(Tenant.deleted_at.is_(None))
+        .order_by(Tenant.id)
+    )
+    return [
+        Traffic(tenant_id, settings.get("schedule") or {}, last_at or created_at)
+        for tenant_id, settings, created_at, last_at in rows.tuples()
+    ]
+
+
+async def count_new_queries(session: AsyncSession, tenant_id: int, since: datetime) -> int:
+    """How many eligible queries the tenant has logged after `since`."""
+    count = await session.scalar(
+        select(func.count())
+        .select_from(Query)
+        .where(Query.tenant_id == tenant_id, Query.eligible, Query.created_at > since)
+    )
+    return count or 0
