@@ -1,4 +1,4 @@
-"""Structured logs: readable lines on a terminal, JSON for machines. Prompts and answers stay out."""
+"""Structured logs: readable on a terminal, JSON for machines. Prompts and answers stay out."""
 
 from __future__ import annotations
 
