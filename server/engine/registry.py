@@ -1,0 +1,261 @@
+"""Which adapters each engine holds, brought to what the tenants' pointers say.
+
+A name means the same weights for ever, so loading is never in place: a new version is a new name.
+The rules: the live versions are loaded before an engine is called ready; a version that cannot be
+loaded fails alone; a superseded version is unloaded when nobody uses it any more and `keep_s` has
+passed. Training steps (`--c<cycle>-s<step>`) belong to the worker and are left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from server.engine.pool import Engine, EnginePool
+from server.errors import EngineFailed, EngineUnavailable, TTRLError
+
+logger = logging.getLogger(__name__)
+
+VERSION_NAME = re.compile(r".+--v[0-9]+")
+RETRY_FAILED_S = 10.0
+
+
+class VersionLike(Protocol):
+    """An adapter version in a form that an engine can load."""
+
+    @property
+    def engine_name(self) -> str:
+        """Unique for these weights, for ever."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Absolute directory."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What clients may see."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """Why an engine could not load a version; it is tried again after a while."""
+
+    url: str
+    engine_name: str
+    reason: str
+    at: float  # monotonic seconds
+
+
+class AdapterRegistry:
+    """Reconciles engines with the wanted versions, and loads others on demand.
+
+    `wanted` gives the identity adapter and the live versions of all tenants, most important first.
+    `max_adapters` bounds what is loaded ahead of time, and what is loaded on demand beside it.
+    """
+
+    def __init__(
+        self,
+        pool: EnginePool,
+        *,
+        wanted: Callable[[], Awaitable[Sequence[VersionLike]]],
+        keep_s: float = 60.0,
+        max_adapters: int = 32,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._pool = pool
+        self._read_wanted = wanted
+        self._keep_s = keep_s
+        self._max_adapters = max_adapters
+        self._clock = clock
+        self._wanted: list[VersionLike] = []
+        self._leases: Counter[str] = Counter()
+        self._idle_since: dict[str, float] = {}  # of names that are loaded but not wanted
+        self._failures: dict[tuple[str, str], LoadFailure] = {}
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def start(self) -> None:
+        """Let the pool reconcile every engine at each poll."""
+        self._pool.reconcile = self.reconcile
+
+    async def stop(self) -> None:
+        """Leave the engines as they are."""
+        self._pool.reconcile = None
+
+    @property
+    def failures(self) -> list[LoadFailure]:
+        """The versions that cannot be loaded at the moment."""
+        return list(self._failures.values())
+
+    @contextmanager
+    def lease(self, version: VersionLike) -> Generator[None]:
+        """Keep a version loaded while a request uses it: take it before `ensure`."""
+        name = version.engine_name
+        self._leases[name] += 1
+        try:
+            yield
+        finally:
+            self._leases[name] -= 1
+            if not self._leases[name]:
+                del self._leases[name]
+            if name in self._idle_since:
+                self._idle_since[name] = self._clock()
+
+    def forget(self, version: VersionLike, engine: Engine) -> None:
+        """The engine said that it does not know this version: `ensure` will load it again."""
+        engine.loaded.discard(version.engine_name)
+
+    async def ensure(self, version: VersionLike, engine: Engine) -> None:
+        """Have a version loaded on an engine; free when it is there.
+
+        Raises:
+            EngineUnavailable: it cannot be loaded now, or too many others are in use.
+        """
+        name = version.engine_name
+        if name in engine.loaded:
+            return
+        async with self._lock(engine, name):
+            if name in engine.loaded:
+                return
+            if self._failed_lately(engine, name):
+                raise _unavailable(version)
+            await self._make_room(engine, name)
+            try:
+                await self._load(version, engine)
+            except EngineFailed as error:
+                raise _unavailable(version) from error
+
+    async def load_everywhere(self, version: VersionLike) -> float:
+        """Load a version on every ready engine; milliseconds until the last one has it.
+
+        An engine that goes away meanwhile gets the version when it comes back.
+
+        Raises:
+            EngineUnavailable: no engine has it now.
+            EngineFailed: an engine refuses the files.
+        """
+        started = self._clock()
+        engines = self._pool.ready
+        results = await asyncio.gather(
+            *(self._load_once(version, engine) for engine in engines), return_exceptions=True
+        )
+        errors = [result for result in results if result is not None]
+        for error in errors:
+            if not isinstance(error, EngineUnavailable):
+                raise error
+        if len(errors) == len(engines):
+            raise EngineUnavailable(f"No engine could load {version.label}.")
+        return (self._clock() - started) * 1e3
+
+    async def reconcile(self, engine: Engine) -> bool:
+        """Load what is wanted, unload what is not; whether the engine may serve."""
+        wanted = await self._current_wanted()
+        if engine.state != "ready":  # a new process may do what the old one failed at
+            self._failures = {k: v for k, v in self._failures.items() if v.url != engine.url}
+        try:
+            for version in wanted[: self._max_adapters]:
+                await self._bring(version, engine)
+            await self._unload_superseded(engine, {v.engine_name for v in wanted})
+        except EngineUnavailable:
+            return False
+        return True
+
+    async def _current_wanted(self) -> list[VersionLike]:
+        try:
+            self._wanted = list(await self._read_wanted())
+        except (SQLAlchemyError, TTRLError, OSError) as error:
+            if not self._wanted:
+                raise
+            # With the database away, engines go on with what was wanted last.
+            logger.warning("wanted versions unknown", extra={"error": str(error)})
+        return self._wanted
+
+    async def _bring(self, version: VersionLike, engine: Engine) -> None:
+        name = version.engine_name
+        if name in engine.loaded or self._failed_lately(engine, name):
+            return
+        try:
+            await self._load_once(version, engine)
+        except EngineFailed as error:  # this tenant's trouble, not the others'
+            logger.error("adapter failed", extra={"adapter": name, "error": error.message})
+
+    def _failed_lately(self, engine: Engine, name: str) -> bool:
+        failure = self._failures.get((engine.url, name))
+        return failure is not None and self._clock() - failure.at < RETRY_FAILED_S
+
+    async def _load_once(self, version: VersionLike, engine: Engine) -> None:
+        async with self._lock(engine, version.engine_name):
+            if version.engine_name not in engine.loaded:
+                await self._load(version, engine)
+
+    async def _load(self, version: VersionLike, engine: Engine) -> None:
+        name = version.engine_name
+        try:
+            load_ms = await engine.load(name, version.path)
+        except EngineFailed as error:
+            failure = LoadFailure(engine.url, name, error.message, self._clock())
+            self._failures[engine.url, name] = failure
+            raise
+        self._failures.pop((engine.url, name), None)
+        logger.info("adapter loaded", extra={"adapter": name, "url": engine.url, "ms": load_ms})
+
+    async def _unload_superseded(self, engine: Engine, wanted: set[str]) -> None:
+        now = self._clock()
+        for name in wanted & self._idle_since.keys():
+            del self._idle_since[name]
+        for name in self._on_demand(engine, wanted):
+            since = self._idle_since.setdefault(name, now)
+            if now - since >= self._keep_s:
+                await self._unload(engine, name)
+        everywhere = {name for e in self._pool.engines for name in e.loaded}
+        for name in self._idle_since.keys() - everywhere:
+            del self._idle_since[name]
+
+    def _on_demand(self, engine: Engine, wanted: set[str]) -> list[str]:
+        """Published versions on this engine that no pointer points at."""
+        return [n for n in engine.loaded if VERSION_NAME.fullmatch(n) and n not in wanted]
+
+    async def _unload(self, engine: Engine, name: str) -> bool:
+        async with self._lock(engine, name):
+            if self._leases[name]:
+                return False
+            await engine.unload(name)
+        logger.info("adapter unloaded", extra={"adapter": name, "url": engine.url})
+        return True
+
+    async def _make_room(self, engine: Engine, name: str) -> None:
+        wanted = {version.engine_name for version in self._wanted}
+        if name in wanted or not VERSION_NAME.fullmatch(name):
+            return
+        self._idle_since.setdefault(name, self._clock())
+        others = self._on_demand(engine, wanted)
+        others.sort(key=lambda other: self._idle_since.get(other, 0.0))
+        excess = len(others) - self._max_adapters + 1
+        for other in others:
+            if excess <= 0:
+                return
+            excess -= await self._unload(engine, other)
+        if excess > 0:
+            raise EngineUnavailable("Too many adapter versions are in use.")
+
+    def _lock(self, engine: Engine, name: str) -> asyncio.Lock:
+        lock = self._locks.get((engine.url, name))
+        if lock is None:
+            lock = self._locks[engine.url, name] = asyncio.Lock()
+        return lock
+
+
+def _unavailable(version: VersionLike) -> EngineUnavailable:
+    return EngineUnavailable(f"{version.label} cannot be loaded now.", retry_after_s=10)
