@@ -7,6 +7,7 @@ TTRLError
  |   +- NotFound 404
  |   +- Conflict 409
  |   +- BodyTooLarge 413
+ |   +- PromptTooLong 400
  +- Unauthorized 401
  +- Forbidden 403
  +- Overloaded 429           too many requests in flight
@@ -93,6 +94,12 @@ class BodyTooLarge(BadRequest):
 
     status_code = 413
     code = "request_too_large"
+
+
+class PromptTooLong(BadRequest):
+    """Prompt and answer do not fit into the model's context; clients know OpenAI's code for it."""
+
+    code = "context_length_exceeded"
 
 
 class Unauthorized(TTRLError):
