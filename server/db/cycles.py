@@ -271,7 +271,7 @@ async def count_active(session: AsyncSession) -> dict[str, int]:
         select(Cycle.status, func.count()).where(Cycle.status.in_(ACTIVE)).group_by(Cycle.status)
     )
     counts = {status.value: 0 for status in ACTIVE}
-    return counts | dict(rows.tuples())
+    return counts | dict(rows.tuples().all())
 
 
 async def running_ids(session: AsyncSession) -> set[int]:
