@@ -92,7 +92,7 @@ async def delete_tenant(session: AsyncSession, tenant_id: int, now: datetime) ->
     await session.execute(
         update(Cycle)
         .where(Cycle.tenant_id == tenant_id, Cycle.status == "pending")
-        .values(status="cancelled", cancel_requested=True, finished_at=now)
+        .values(status="cancelled", cancel_requested=True, error="tenant_deleted", finished_at=now)
     )
     await session.execute(
         update(Cycle)
