@@ -1,0 +1,182 @@
+"""Runs one command, and takes it and all its descendants down when its owner is gone.
+
+    python -m server.engine.guard [--fd N] [--grace-s S] -- command...
+
+The owner holds the other end of a pipe: the guard's standard input, or file descriptor N (then the
+command inherits standard input). End of file on it means that the owner has stopped or died, by
+`kill -9` too: the command's whole tree gets SIGTERM, and after the grace period SIGKILL. The
+guard's exit status is the command's (128 + signal when a signal ended it). On Linux the guard
+adopts orphaned descendants, so one that left the process group is found as well, and the kernel
+kills the command should the guard itself be killed.
+
+Standard library only: it starts in milliseconds and runs before anything else is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 10.0
+RESCAN_S = 0.05
+EXEC_FAILED = 127
+
+
+def guarded(argv: Sequence[str], *, fd: int | None = None, grace_s: float = GRACE_S) -> list[str]:
+    """The command line that runs `argv` under a guard."""
+    lifeline = [] if fd is None else ["--fd", str(fd)]
+    own = [sys.executable, "-I", "-S", __file__, *lifeline, "--grace-s", str(grace_s)]
+    return [*own, "--", *argv]
+
+
+def main() -> int:
+    """Run the command until it ends or the owner goes; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="guard")
+    parser.add_argument("--fd", type=int, default=0)
+    parser.add_argument("--grace-s", type=float, default=GRACE_S)
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args()
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    wakeup = _wake_on_signals()
+    child = _spawn(options.command, keep_stdin=options.fd != 0, close=options.fd)
+    status = _wait(child, options.fd, wakeup)
+    left = _end_tree(child, options.grace_s)
+    return _exit_code(left if status is None else status)
+
+
+def _exit_code(status: int | None) -> int:
+    if status is None:
+        return 1
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _wake_on_signals() -> int:
+    """A descriptor that becomes readable at SIGCHLD, SIGTERM, SIGINT and SIGHUP."""
+    readable, writable = os.pipe()
+    os.set_blocking(readable, False)
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: None)
+    return readable
+
+
+def _spawn(command: Sequence[str], *, keep_stdin: bool, close: int) -> int:
+    """Start the command as the leader of its own session; its pid."""
+    guard = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:  # it died before the line above
+            os._exit(EXEC_FAILED)
+        if keep_stdin:
+            os.close(close)
+        else:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        os.write(2, f"guard: {command[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(EXEC_FAILED)
+
+
+def _wait(child: int, lifeline: int, wakeup: int) -> int | None:
+    """Until the command ends (its wait status), or the owner goes or a signal asks (None)."""
+    while True:
+        readable, _, _ = select.select([lifeline, wakeup], [], [])
+        if lifeline in readable and not os.read(lifeline, 4096):
+            return None
+        if wakeup in readable:
+            numbers = os.read(wakeup, 4096)
+            if (status := _reap(child)) is not None:
+                return status
+            if set(numbers) - {signal.SIGCHLD}:
+                return None
+
+
+def _reap(child: int) -> int | None:
+    """Collect all dead children, adopted ones too; the command's wait status if it is there."""
+    found: int | None = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == child:
+            found = status
+
+
+def _end_tree(child: int, grace_s: float) -> int | None:
+    """End everything that is left; the command's wait status if it ended here."""
+    found = None
+    _signal_all(child, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while _has_children():
+        if time.monotonic() >= deadline:
+            _signal_all(child, signal.SIGKILL)
+        time.sleep(RESCAN_S)
+        status = _reap(child)
+        found = status if status is not None else found
+    return found
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _signal_all(child: int, number: int) -> None:
+    targets = _descendants(os.getpid())
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, number)
+    for pid in targets:
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(pid) != child:
+                os.kill(pid, number)
+
+
+def _descendants(root: int) -> list[int]:
+    """All processes below `root`; empty where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after_name = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(after_name[1]), []).append(int(stat.parent.name))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
