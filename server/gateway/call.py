@@ -1,0 +1,127 @@
+"""One request that was let in: what was asked, who answers, and the log row that comes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import perf_counter
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import ClientResponse
+
+from server.db.log import LogEntry
+from server.errors import LogUnavailable
+from server.gateway.deps import GatewayDeps
+from server.gateway.parsing import Asked
+from server.gateway.rewriting import Rewriter
+from server.gateway.transcript import Transcript
+from server.tenants import Caller, VersionRef
+
+logger = logging.getLogger(__name__)
+
+ID_PREFIXES = {"chat": "chatcmpl-", "completions": "cmpl-"}
+PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+
+Status = Literal["ok", "aborted", "error"]
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way. `started` is in seconds of the performance counter."""
+
+    deps: GatewayDeps
+    caller: Caller
+    asked: Asked
+    version: VersionRef
+    started: float
+    created_at: datetime
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    transcript: Transcript = field(default_factory=Transcript)
+    first_byte_ms: float | None = None
+
+    @property
+    def answer_id(self) -> str:
+        """The answer's OpenAI id: vLLM makes it from the request id, in the same way."""
+        return ID_PREFIXES[self.asked.route] + self.request_id
+
+    @property
+    def rewriter(self) -> Rewriter:
+        """Puts public names into the engine's answer."""
+        return Rewriter(
+            answer_id=self.answer_id,
+            engine_name=self.version.engine_name,
+            served_name=self.asked.model,
+            label=self.version.label,
+        )
+
+    def open(self) -> AbstractAsyncContextManager[ClientResponse]:
+        """Ask an engine; see `Upstream.post`. Nothing of the client's headers is passed on."""
+        body = self.asked.upstream | {
+            "model": self.version.engine_name,
+            "cache_salt": self.caller.cache_salt,
+        }
+        headers = {"Content-Type": "application/json", "X-Request-Id": self.request_id}
+        path = PATHS[self.asked.route]
+        return self.deps.upstream.post(path, msgspec.json.encode(body), headers, self.version)
+
+    def headers(self, content_type: bytes) -> list[tuple[bytes, bytes]]:
+        """The response's headers."""
+        return [
+            (b"content-type", content_type),
+            (b"x-request-id", self.answer_id.encode()),
+            (b"x-ttrl-adapter", self.version.label.encode()),
+        ]
+
+    def saw_first_byte(self) -> None:
+        """Note when the first answer came."""
+        if self.first_byte_ms is None:
+            self.first_byte_ms = (perf_counter() - self.started) * 1e3
+
+    async def record(self, status: Status) -> None:
+        """Log the call, unless the client asked not to; returns after the commit.
+
+        Raises:
+            LogUnavailable: it is not stored.
+        """
+        if self.asked.store:
+            await self.deps.recorder.record(self._entry(status))
+
+    async def record_failure(self, status: Status) -> None:
+        """Log a call whose client is already being told, or gone: a broken log adds nothing."""
+        try:
+            await self.record(status)
+        except LogUnavailable as error:
+            logger.warning("%s call not logged: %s", status, error.message)
+
+    def _entry(self, status: Status) -> LogEntry:
+        asked, usage = self.asked, self.transcript.usage
+        reason = asked.reason if status == "ok" else status
+        return LogEntry(
+            id=self.answer_id,
+            tenant_id=self.caller.tenant_id,
+            route=asked.route,
+            prompt=asked.prompt,
+            fingerprint=fingerprint(asked.prompt),
+            eligible=reason is None,
+            reason=reason,
+            params=asked.params,
+            adapter_version=self.version.number,
+            stream=asked.stream,
+            status=status,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            latency_ms=(perf_counter() - self.started) * 1e3,
+            first_byte_ms=self.first_byte_ms,
+            created_at=self.created_at,
+            answers=self.transcript.answers(),
+        )
+
+
+def fingerprint(prompt: list[Any]) -> str:
+    """Hex SHA-256 of the prompt's canonical JSON: compact, keys sorted, UTF-8."""
+    return hashlib.sha256(msgspec.json.encode(prompt, order="sorted")).hexdigest()

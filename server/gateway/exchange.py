@@ -1,0 +1,55 @@
+"""One request of the data plane from its first byte to its log row, as an ASGI application.
+
+Not a FastAPI handler with a body model: pydantic would cost more than the rest of the way, and a
+stream must stay in hand of one block that ends whatever it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from time import perf_counter
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.config import Settings
+from server.gateway.admission import Admission
+from server.gateway.call import Call
+from server.gateway.client_side import ClientLeft, api_key, read_body
+from server.gateway.deps import GatewayDeps
+from server.gateway.parsing import Asked
+from server.gateway.relay import relay_stream, relay_whole
+
+Parse = Callable[[bytes, Settings], Asked]
+
+
+class Exchange(Response):
+    """A response that does its work while it is sent. Errors before the first byte are raised."""
+
+    def __init__(self, deps: GatewayDeps, admission: Admission, parse: Parse) -> None:
+        super().__init__()
+        self._deps = deps
+        self._admission = admission
+        self._parse = parse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read, check, ask an engine, relay, log."""
+        try:
+            await self._answer(scope, receive, send)
+        except ClientLeft:
+            return
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, deps = perf_counter(), self._deps
+        created_at = deps.clock.now()
+        caller = await deps.tenants.caller(api_key(scope))
+        with self._admission.enter(), ExitStack() as held:
+            body = await read_body(scope, receive, deps.settings.max_body_bytes)
+            asked = self._parse(body, deps.settings)
+            version = await deps.tenants.resolve(caller, asked.model)
+            if asked.store:
+                held.enter_context(deps.recorder.reserve())
+            held.enter_context(deps.registry.lease(version))
+            call = Call(deps, caller, asked, version, started, created_at)
+            await (relay_stream if asked.stream else relay_whole)(call, receive, send)

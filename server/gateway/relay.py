@@ -1,0 +1,191 @@
+"""Carries an engine's answer to the client: whole, or event by event as it comes.
+
+The last byte that tells a client "this is all" goes out after the log row is committed. A client
+that leaves cancels the block that reads from the engine, which closes that connection and so stops
+the generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import ClientResponse
+from msgspec import json
+from starlette.types import Receive, Send
+
+from server.errors import EngineFailed, EngineUnavailable, LogUnavailable, TTRLError
+from server.gateway.call import Call
+from server.gateway.client_side import ClientLeft, watched
+from server.gateway.engine_errors import engine_error
+from server.gateway.sse import DONE, EventSplitter, frame, payload
+from server.gateway.transcript import read_chunk
+
+MAX_ANSWER_BYTES: Final = 64 * 2**20
+DRAIN_S: Final = 1.0
+TOO_SLOW: Final = "The engine did not answer in time."
+
+
+async def relay_whole(call: Call, receive: Receive, send: Send) -> None:
+    """Answer in one piece: read, log, send.
+
+    Raises:
+        TTRLError: whatever went wrong; nothing was sent.
+        ClientLeft: the client did not wait; the call is logged as aborted.
+    """
+    try:
+        async with watched(receive, call.deps.settings.request_timeout_s), call.open() as response:
+            data = await _read_whole(response)
+    except ClientLeft:
+        await call.record_failure("aborted")
+        raise
+    except TimeoutError:
+        raise EngineFailed(TOO_SLOW) from None
+    call.saw_first_byte()
+    chunk = read_chunk(data)
+    if chunk.error is not None:
+        raise engine_error(500, data, hidden={})
+    call.transcript.add(chunk)
+    body = call.rewriter.body(data)
+    await call.record("ok")
+    length = (b"content-length", str(len(body)).encode())
+    headers = [*call.headers(b"application/json"), length]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _read_whole(response: ClientResponse) -> bytes:
+    parts = bytearray()
+    async for part in response.content.iter_any():
+        parts += part
+        if len(parts) > MAX_ANSWER_BYTES:
+            raise EngineFailed("The engine's answer is too large.")
+    return bytes(parts)
+
+
+async def relay_stream(call: Call, receive: Receive, send: Send) -> None:
+    """Answer as a stream of events.
+
+    Raises:
+        TTRLError: something went wrong before the first event; nothing was sent.
+        ClientLeft: the client left; the call is logged as aborted, as far as it came.
+    """
+    out = _EventStream(call, send)
+    try:
+        async with watched(receive, call.deps.settings.request_timeout_s), call.open() as response:
+            await _pump(call, response, out)
+        await call.record("ok")
+    except ClientLeft:
+        await call.record_failure("aborted")
+        raise
+    except TimeoutError:
+        await _fail(call, out, EngineFailed(TOO_SLOW))
+    except LogUnavailable as error:
+        await out.close(json.encode(error.body()))
+    except TTRLError as error:
+        await _fail(call, out, error)
+    else:
+        await out.close(DONE)
+
+
+async def _fail(call: Call, out: _EventStream, error: TTRLError) -> None:
+    """Tell the client in the way that is still open."""
+    if not out.is_open:
+        raise error
+    await call.record_failure("error")
+    await out.close(json.encode(error.body()))
+
+
+async def _pump(call: Call, response: ClientResponse, out: _EventStream) -> None:
+    """Pass events on until `[DONE]`, which is kept back."""
+    splitter = EventSplitter()
+    relay = _EventRelay(call)
+    async for data in response.content.iter_any():
+        try:
+            is_done = relay.take(splitter.feed(data))
+        finally:
+            if relay.ready:
+                call.saw_first_byte()
+                await out.send(b"".join(relay.ready))
+                relay.ready.clear()
+        if is_done:
+            await _drain(response)
+            return
+    raise EngineUnavailable("The engine went away before it had finished.")
+
+
+async def _drain(response: ClientResponse) -> None:
+    """Read the end of the body, so that the connection can be used again."""
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await response.content.read()
+    except TimeoutError:
+        response.close()
+
+
+class _EventRelay:
+    """Rewrites events and notes them down; what may go out waits in `ready`."""
+
+    def __init__(self, call: Call) -> None:
+        self.ready: list[bytes] = []
+        self._call = call
+        self._rewriter = call.rewriter
+        self._has_begun = False
+
+    def take(self, events: list[bytes]) -> bool:
+        """Take in events; True when `[DONE]` is among them.
+
+        Raises:
+            TTRLError: the engine's error event, translated.
+        """
+        for event in events:
+            data = payload(event)
+            if data is None:
+                if self._has_begun:  # a comment must not decide the response's status
+                    self.ready.append(event + b"\n\n")
+            elif data == DONE:
+                return True
+            else:
+                self._take_data(data)
+        return False
+
+    def _take_data(self, data: bytes) -> None:
+        chunk = read_chunk(data)
+        if chunk.error is not None:
+            version = self._call.version
+            raise engine_error(500, data, hidden={version.engine_name: version.label})
+        self._has_begun = True
+        self._call.transcript.add(chunk)
+        is_usage = not chunk.choices and chunk.usage is not None
+        if self._call.asked.include_usage or not is_usage:
+            self.ready.append(frame(self._rewriter.event(data)))
+
+
+class _EventStream:
+    """The response: opened by the first event, so that an error before it has a status."""
+
+    def __init__(self, call: Call, send: Send) -> None:
+        self.is_open = False
+        self._call = call
+        self._send = send
+
+    async def send(self, data: bytes) -> None:
+        """Send whole events."""
+        await self._open()
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def close(self, data: bytes) -> None:
+        """Send the last event's data and end the response."""
+        await self._open()
+        await self._send({"type": "http.response.body", "body": frame(data)})
+
+    async def _open(self) -> None:
+        if self.is_open:
+            return
+        self.is_open = True
+        headers = [
+            *self._call.headers(b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),  # proxies must not collect events
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
