@@ -1,0 +1,10 @@
+"""Final answers: found in a text (`extract`), and put into classes of equal ones (`Equivalence`).
+
+Everything here reads text that a model wrote, so it is hostile: inputs are bounded, nothing raises,
+and what may hang (math-verify, on sympy) runs in processes that are killed at a deadline.
+"""
+
+from adapters.answers.equivalence import Equivalence
+from adapters.answers.extraction import AnswerKind, extract
+
+__all__ = ["AnswerKind", "Equivalence", "extract"]

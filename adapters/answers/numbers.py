@@ -1,0 +1,142 @@
+r"""Exact numbers as models write them: `025`, `66.`, `1,296`, `\$18.90`, `1\frac{4}{5}`, `25\%`.
+
+A number becomes a fraction, never a float, so that `0.333` is not one third. A percentage keeps its
+sign: whether `25%` answers a question that `0.25` answers is not ours to say.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MAX_EXPONENT = 400  # of scientific notation: keeps a hostile `1e999999999` small
+
+_DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
+_PLAIN = re.compile(rf"[-+]?{_DECIMAL}", re.ASCII)
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?", re.ASCII)
+_RATIO = re.compile(
+    rf"(?P<sign>[-+]?)\s*(?:(?P<whole>\d+)\s+)?(?P<top>[-+]?{_DECIMAL})\s*/\s*(?P<bottom>{_DECIMAL})",
+    re.ASCII,
+)
+_FRAC = re.compile(
+    rf"(?P<sign>[-+]?)\s*(?P<whole>\d+)?\s*\\frac"
+    rf"(?:\s*\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}|\s*(?P<top1>\d))"
+    rf"(?:\s*\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}|\s*(?P<bottom1>\d))",
+    re.ASCII,
+)
+_SCIENTIFIC = re.compile(
+    rf"(?P<mantissa>[-+]?{_DECIMAL})\s*(?:[eE]|(?:\\times|\\cdot|\*)\s*10\s*(?:\^|\*\*)\s*)"
+    r"(?:\{\s*(?P<braced>[-+]?\d{1,4})\s*\}|(?P<exponent>[-+]?\d{1,4}))",
+    re.ASCII,
+)
+_REPEATING = re.compile(
+    r"(?P<sign>[-+]?)(?P<whole>\d*)\.(?P<fixed>\d*)\\overline\s*\{(?P<period>\d+)\}", re.ASCII
+)
+_PERCENT = re.compile(r"(?:\\?%|\\?\s*(?:\\text\s*\{\s*)?percent\s*\}?)$", re.IGNORECASE)
+_CURRENCY = re.compile(r"^(?P<sign>[-+]?)\s*(?:\\?\$|€|£|¥|USD\b|EUR\b)\s*")
+_UNIT = re.compile(
+    r"(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?\b)?\s*"
+    r"(?:(?P<words>(?:\\text\s*\{[^{}]*\}|[a-zA-Z.]|\\[,;: ]|[\s~])+)"
+    r"(?:\^\s*\{?\s*[-+]?\d\s*\}?)?)?$"
+)
+_TEXT = re.compile(r"\\text\s*\{[^{}]*\}")
+_LETTERS = re.compile(r"[a-zA-Z][a-zA-Z.]*")
+_SHORT_UNITS = frozenset(("m", "g", "s", "h"))
+_ATTACHED_UNITS = frozenset(("cm", "mm", "km", "kg", "mg", "ml", "ft", "mph"))
+_NOT_UNITS = re.compile(
+    "pi|sqrt|sin|cos|tan|log|ln|exp|infinity|inf|over|plus|minus|times|divided|or|and|to|by|mod|"
+    "base|choose|hundred|thousand|million|billion|trillion|dozen|half|third|quarter|am|pm|"
+    r"a\.m\.?|p\.m\.?|bc|ad|not|no|if|when|where|remainder|factorial|squared|cubed",
+    re.IGNORECASE,
+)
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The exact value of a bare number (no unit, no percent sign), or None."""
+    text = text.strip().replace("−", "-")
+    if _PLAIN.fullmatch(text):
+        return Fraction(text.rstrip(".") if text.endswith(".") else text)
+    if _THOUSANDS.fullmatch(text):
+        return parse_number(text.replace(",", ""))
+    values = (parse(text) for parse in (_parse_ratio, _parse_scientific, _parse_repeating))
+    return next((value for value in values if value is not None), None)
+
+
+def canonical_number(text: str) -> str | None:
+    """`text` as an exact number in lowest terms (`3`, `-7/2`, `25%`), or None if it is none.
+
+    Units and currency are dropped; so is a full stop at the end.
+    """
+    text = text.strip().rstrip(".,;: ")
+    percent = _PERCENT.search(text)
+    text = text[: percent.start()].rstrip("\\, ~") if percent else _without_unit(text)
+    text = _CURRENCY.sub(r"\g<sign>", text)
+    value = parse_number(text)
+    if value is None:
+        return None
+    return f"{value}%" if percent else str(value)
+
+
+def is_unit(words: str) -> bool:
+    """Whether the words behind a number may be dropped: "cm", "apples", "square feet"; "" too."""
+    found = _LETTERS.findall(words)
+    return all(_is_unit_word(word) for word in found)
+
+
+def _is_unit_word(word: str) -> bool:
+    return word in _SHORT_UNITS or (len(word) > 1 and not _NOT_UNITS.fullmatch(word))
+
+
+def _without_unit(text: str) -> str:
+    r"""The text before its unit. Letters that touch a number are a unit only in `\text` or where
+    they are a common one, so that `5x` stays what it is.
+    """
+    match = _UNIT.search(text)
+    if match is None:
+        return text
+    words = match["words"] or ""
+    bare = _TEXT.sub(" ", words)
+    touching = bare[:1].isalpha() and bare.strip() not in _ATTACHED_UNITS
+    if touching or not is_unit(words.replace("\\text", " ")):
+        return text
+    return text[: match.start()]
+
+
+def _parse_ratio(text: str) -> Fraction | None:
+    match = _RATIO.fullmatch(text) or _FRAC.fullmatch(text)
+    if match is None:
+        return None
+    groups = match.groupdict()
+    top = groups["top"] or groups.get("top1") or "0"
+    bottom = groups["bottom"] or groups.get("bottom1") or "0"
+    numerator, denominator = _decimal(top), _decimal(bottom)
+    if denominator == 0 or (groups["whole"] and numerator < 0):
+        return None
+    value = Fraction(groups["whole"] or 0) + numerator / denominator
+    return -value if groups["sign"] == "-" else value
+
+
+def _decimal(text: str) -> Fraction:
+    digits = text.replace(" ", "")
+    return Fraction(digits.rstrip(".") if digits.endswith(".") else digits)
+
+
+def _parse_scientific(text: str) -> Fraction | None:
+    match = _SCIENTIFIC.fullmatch(text)
+    if match is None:
+        return None
+    exponent = int(match["braced"] or match["exponent"])
+    if abs(exponent) > MAX_EXPONENT:
+        return None
+    return _decimal(match["mantissa"]) * Fraction(10) ** exponent
+
+
+def _parse_repeating(text: str) -> Fraction | None:
+    match = _REPEATING.fullmatch(text)
+    if match is None:
+        return None
+    fixed, period = match["fixed"], match["period"]
+    value = Fraction(int(match["whole"] or 0))
+    value += Fraction(int(fixed or 0), 10 ** len(fixed))
+    value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
+    return -value if match["sign"] == "-" else value

@@ -1,0 +1,118 @@
+"""The parent's side of the judge: one long-lived process that is killed when it is late.
+
+Whatever an answer does to sympy costs the caller at most the deadline, and never the worker for
+good: the next question starts a new process.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+import adapters
+from adapters.answers.judge import EQUAL, LATE, READY
+
+START_S = 60.0  # importing math-verify takes two seconds on an idle core
+GRACE_S = 0.25  # what the worker's own alarm may be late before it is killed
+MAX_REPLY = 1024
+
+
+class JudgeFailed(Exception):
+    """The worker process does not start."""
+
+
+class Worker:
+    """One judge process, started when it is first needed. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The running process, which is started if there is none; takes seconds then.
+
+        Raises:
+            JudgeFailed: it does not start.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.close()
+        self._process = process = _start()
+        if _read_line(process, START_S) != READY:
+            self.close()
+            raise JudgeFailed("the answer judge does not start: is math-verify installed?")
+        return process
+
+    def equal(self, first: str, second: str, seconds: float) -> bool | None:
+        """Whether two answers are equal; None if that could not be told within `seconds`.
+
+        Raises:
+            JudgeFailed: the process does not start.
+        """
+        process = self.start()
+        request = msgspec.json.encode((first, second, seconds)) + b"\n"
+        reply = self._ask(process, request, seconds + GRACE_S)
+        if reply is None:
+            self.close()
+            return None
+        return None if reply == LATE else reply == EQUAL
+
+    def close(self) -> None:
+        """Kill the process, if there is one. It holds no state worth an orderly end."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the running process."""
+        return None if self._process is None else self._process.pid
+
+    def _ask(self, process: subprocess.Popen[bytes], request: bytes, wait_s: float) -> str | None:
+        assert process.stdin is not None
+        try:
+            process.stdin.write(request)
+            process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        return _read_line(process, wait_s)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    root = str(Path(adapters.__file__).resolve().parent.parent)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "adapters.answers.judge"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # Nothing of ours: a process that reads hostile text needs no secrets.
+        env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+
+
+def _read_line(process: subprocess.Popen[bytes], wait_s: float) -> str | None:
+    """One reply; None at the deadline, at the end of the stream, or for what is no reply."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    until = time.monotonic() + wait_s
+    line = b""
+    while not line.endswith(b"\n"):
+        left_ms = (until - time.monotonic()) * 1000
+        if left_ms <= 0 or len(line) > MAX_REPLY or not poll.poll(left_ms):
+            return None
+        chunk = os.read(descriptor, MAX_REPLY)
+        if not chunk:
+            return None
+        line += chunk
+    try:
+        return msgspec.json.decode(line, type=str)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,147 @@
+"""Whether a candidate may replace the incumbent: a pure function of two reports.
+
+Without labels nothing here is proof, so everything must hold and missing evidence counts against
+the candidate. The order of trust: the incumbent's labels are worth something only where its views
+agree on them (its own sureness says nothing); then the candidate must agree with them more often,
+without changing many of them, losing answers, growing or shrinking its texts, or leaving the base
+model far behind. View agreement is judged on the incumbent, because training on labels that the
+views share makes any candidate agree with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+
+from adapters.report import EvaluationReport
+
+ROUNDING = 1e-9  # means of shares carry rounding errors; a limit that is met exactly is met
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """What a candidate must prove; the fields and defaults of `ttrl_client.types.Gate`.
+
+    A `min_view_agreement` of 0 trusts labels without views to back them.
+    """
+
+    enabled: bool = True
+    probe_fraction: float = 0.2
+    probe_prompts: int = 32
+    min_probe_prompts: int = 8
+    samples_per_prompt: int = 24
+    min_view_agreement: float = 0.7
+    min_gain: float = 0.03
+    max_flip_rate: float = 0.35
+    max_answer_rate_drop: float = 0.05
+    max_length_ratio: float = 2.0
+    max_kl: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """The verdict. Reasons are `<metric>: <numbers>`, one for each condition that does not hold; a
+    promotion by a working gate has none.
+    """
+
+    promote: bool
+    reasons: tuple[str, ...]
+
+
+def decide(
+    candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
+) -> GateDecision:
+    """Promote the candidate if every condition holds; otherwise say which do not."""
+    if not policy.enabled:
+        return GateDecision(promote=True, reasons=("gate: disabled",))
+    reasons = (
+        *_same_probe(candidate, incumbent, policy),
+        *_trusted_labels(incumbent, policy),
+        *_gain(candidate, incumbent, policy),
+        *_side_effects(candidate, incumbent, policy),
+    )
+    return GateDecision(promote=not reasons, reasons=reasons)
+
+
+def _same_probe(
+    candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
+) -> Iterator[str]:
+    if candidate.num_prompts != incumbent.num_prompts:
+        yield f"num_prompts: {candidate.num_prompts} != {incumbent.num_prompts} of the incumbent"
+    fewest = min(candidate.num_prompts, incumbent.num_prompts)
+    if fewest < policy.min_probe_prompts:
+        yield f"num_prompts: {fewest} < {policy.min_probe_prompts}"
+
+
+def _trusted_labels(incumbent: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
+    if policy.min_view_agreement <= 0 and incumbent.view_agreement is None:
+        return
+    yield from _at_least("view_agreement", incumbent.view_agreement, policy.min_view_agreement)
+
+
+def _gain(
+    candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
+) -> Iterator[str]:
+    before, after = incumbent.label_agreement, candidate.label_agreement
+    missing = (*_share("label_agreement", before), *_share("label_agreement", after))
+    if missing:
+        yield missing[0]
+    elif before is not None and after is not None:
+        yield from _at_least("label_agreement_gain", after - before, policy.min_gain)
+
+
+def _side_effects(
+    candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
+) -> Iterator[str]:
+    flips = tuple(_share("flip_rate", candidate.flip_rate))
+    yield from flips or _at_most("flip_rate", candidate.flip_rate, policy.max_flip_rate)
+    rates = (
+        *_share("answer_rate", incumbent.answer_rate),
+        *_share("answer_rate", candidate.answer_rate),
+    )
+    drop = incumbent.answer_rate - candidate.answer_rate
+    yield from rates[:1] or _at_most("answer_rate_drop", drop, policy.max_answer_rate_drop)
+    yield from _length(candidate.mean_tokens, incumbent.mean_tokens, policy.max_length_ratio)
+    # k3 estimates are not negative; a clearly negative one is a broken measurement.
+    if candidate.kl is not None and candidate.kl < -ROUNDING:
+        yield f"kl: {candidate.kl:.4f} < 0"
+    else:
+        yield from _at_most("kl", candidate.kl, policy.max_kl)
+
+
+def _length(after: float, before: float, limit: float) -> Iterator[str]:
+    if not (isfinite(after) and isfinite(before) and after > 0 and before > 0):
+        yield f"mean_tokens: {after} against {before} is no evidence"
+        return
+    ratio = after / before
+    yield from _at_most("mean_tokens_ratio", ratio, limit)
+    yield from _at_least("mean_tokens_ratio", ratio, 1 / limit)
+
+
+def _share(name: str, value: float | None) -> Iterator[str]:
+    """A complaint unless the value is a share."""
+    if value is None:
+        yield f"{name}: missing"
+    elif not isfinite(value):
+        yield f"{name}: {value} is not a number"
+    elif not -ROUNDING <= value <= 1 + ROUNDING:
+        yield f"{name}: {value:.4f} is not a share"
+
+
+def _at_least(name: str, value: float | None, limit: float) -> Iterator[str]:
+    if value is None:
+        yield f"{name}: missing"
+    elif not isfinite(value):
+        yield f"{name}: {value} is not a number"
+    elif not value >= limit - ROUNDING:  # a limit that is not a number is not met
+        yield f"{name}: {value:.4f} < {limit:.4f}"
+
+
+def _at_most(name: str, value: float | None, limit: float) -> Iterator[str]:
+    if value is None:
+        yield f"{name}: missing"
+    elif not isfinite(value):
+        yield f"{name}: {value} is not a number"
+    elif not value <= limit + ROUNDING:
+        yield f"{name}: {value:.4f} > {limit:.4f}"
