@@ -1,0 +1,130 @@
+"""The frozen base model with its tokenizer, loaded once for the life of the process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from adapters.base_digest import base_digest
+
+MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Heads that change the logits after the projection; the trainer calls the projection alone.
+LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+@dataclass(frozen=True, slots=True)
+class LinearShape:
+    """A linear layer of the base model that gets a LoRA pair."""
+
+    name: str  # dotted, in the base model
+    num_inputs: int
+    num_outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """What `load_base` gives. `dtype` is that of the base weights and of the served adapter."""
+
+    model: Any  # transformers' PreTrainedModel; LoRA layers are put into it in place
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    linears: tuple[LinearShape, ...]
+    digest: str
+    num_parameters: int
+    load_s: float
+
+
+def model_dir(model: str) -> Path:
+    """The folder of a path or hub id; a hub id is downloaded unless HF_HUB_OFFLINE is set."""
+    path = Path(model)
+    if path.is_dir():
+        return path.resolve()
+    return Path(snapshot_download(model, allow_patterns=MODEL_FILES))
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def pick_dtype(dtype: str, device: torch.device, config: Any) -> torch.dtype:
+    """`auto` is float32 on CPU (it is exact, and small models are as fast); on a GPU it is bfloat16
+    unless the model itself is float32.
+    """
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cpu" or config.dtype == torch.float32:
+        return torch.float32
+    return torch.bfloat16
+
+
+def linear_shapes(model: Any) -> tuple[LinearShape, ...]:
+    """All linear layers except the head, as PEFT's `all-linear` and vLLM's LoRA see them."""
+    head = model.get_output_embeddings()
+    shapes = tuple(
+        LinearShape(name, module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    )
+    if not shapes:
+        raise ValueError(f"{type(model).__name__} has no torch.nn.Linear layers to adapt")
+    return shapes
+
+
+def shapes_without_weights(model: str) -> tuple[LinearShape, ...]:
+    """The linear layers of a model, from its config alone."""
+    config = AutoConfig.from_pretrained(model_dir(model))
+    auto: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return linear_shapes(auto.from_config(config))
+
+
+def load_base(
+    model: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    gradient_checkpointing: bool = False,
+) -> BaseModel:
+    """Load and freeze a causal language model. Raises OSError, ValueError or FileNotFoundError."""
+    started = time.perf_counter()
+    folder = model_dir(model)
+    digest = base_digest(folder)
+    config = AutoConfig.from_pretrained(folder)
+    _refuse_changed_logits(config)
+    config.attention_dropout = 0.0
+    target = pick_device(device)
+    weights_dtype = pick_dtype(dtype, target, config)
+    auto: Any = AutoModelForCausalLM  # its stubs do not know what it returns
+    loaded = auto.from_pretrained(folder, config=config, dtype=weights_dtype)
+    loaded.to(target).requires_grad_(False).eval()
+    if gradient_checkpointing:
+        # Layers recompute only in training mode; without dropout it computes the same numbers.
+        loaded.gradient_checkpointing_enable({"use_reentrant": False})
+        loaded.train()
+    return BaseModel(
+        model=loaded,
+        tokenizer=AutoTokenizer.from_pretrained(folder),
+        device=target,
+        dtype=weights_dtype,
+        linears=linear_shapes(loaded),
+        digest=digest,
+        num_parameters=sum(parameter.numel() for parameter in loaded.parameters()),
+        load_s=time.perf_counter() - started,
+    )
+
+
+def _refuse_changed_logits(config: Any) -> None:
+    for name in LOGIT_CHANGES:
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise ValueError(f"models with {name} are not supported by the trainer")

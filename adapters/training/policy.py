@@ -1,0 +1,235 @@
+"""One LoRA adapter over the frozen base model, with its optimizer.
+
+The weights exist twice. The *masters* are float32, and the optimizer moves them. The *served*
+weights sit in PEFT's layers and hold the masters rounded to the dtype that the engine serves: what
+is saved, what the engine computes with and what the trainer's forward uses are the same numbers.
+(They are kept as float32 tensors, so that gradients are summed up in float32.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from torch import Tensor
+
+from adapters.batch import LearnerConfig
+from adapters.training.adapter_files import (
+    check_tensors,
+    identity_tensors,
+    lora_config,
+    read_adapter,
+    read_state,
+    tensor_name,
+    tensor_shapes,
+    write_adapter,
+    write_state,
+)
+from adapters.training.base_model import BaseModel
+from adapters.training.logprobs import token_logprobs
+from adapters.training.microbatches import MicroBatch
+
+ADAPTER = "default"  # PEFT's name inside this process
+MASTER, MEAN, SQUARE = "master/", "exp_avg/", "exp_avg_sq/"
+NUM_UPDATES = "num_updates"
+
+
+class NoAdapter(RuntimeError):
+    """The request needs an opened adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenAdapter:
+    config: LearnerConfig
+    peft: Any
+    served: dict[str, Tensor]  # PEFT's parameters, by their names in the file
+    masters: dict[str, Tensor]
+    optimizer: torch.optim.AdamW
+
+
+class Policy:
+    """The base model, and the adapter that is open on it, if any."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+        self._head: Any = base.model.get_output_embeddings()
+        self._open: _OpenAdapter | None = None
+
+    @property
+    def config(self) -> LearnerConfig:
+        """The opened adapter's configuration. Raises NoAdapter."""
+        return self._opened().config
+
+    @property
+    def num_ids(self) -> int:
+        """Size of the head's vocabulary."""
+        return self._head.weight.shape[0]
+
+    def open(self, config: LearnerConfig, adapter: Path | None, state: Path | None) -> int:
+        """Begin on a copy of an adapter (None: the identity), in place of the one that is open.
+
+        Returns the number of trained weights. Nothing has changed when it raises ValueError or
+        OSError, about files that do not fit.
+        """
+        masters, optimizer_state = self._starting_point(config, adapter, state)
+        self.close()
+        linears = self.base.linears
+        peft = get_peft_model(
+            self.base.model, lora_config(linears, config.rank, config.alpha), adapter_name=ADAPTER
+        )
+        served = self._served_parameters()
+        device = self.base.device
+        masters = {name: tensor.to(device, torch.float32) for name, tensor in masters.items()}
+        optimizer = torch.optim.AdamW(masters.values(), lr=config.learning_rate, weight_decay=0.0)
+        _restore(optimizer, masters, optimizer_state)
+        self._open = _OpenAdapter(config, peft, served, masters, optimizer)
+        self._round()
+        return sum(master.numel() for master in masters.values())
+
+    def close(self) -> None:
+        """Forget the adapter, if one is open; the base model is as it was loaded."""
+        if self._open is not None:
+            self._open.peft.unload()
+            self._open = None
+
+    def save(self, adapter: Path, state: Path | None) -> list[Path]:
+        """Write the served weights in their dtype, and masters and optimizer into `state`."""
+        opened = self._opened()
+        files = write_adapter(
+            adapter,
+            lora_config(self.base.linears, opened.config.rank, opened.config.alpha),
+            {name: tensor.to(self.base.dtype) for name, tensor in opened.served.items()},
+        )
+        if state is not None:
+            files += write_state(state, _state_tensors(opened))
+        return files
+
+    def logprobs(self, batch: MicroBatch, *, temperature: float) -> Tensor:
+        """(N,) log-probabilities of the batch's targets under the adapter."""
+        self._opened()
+        return self._logprobs(batch, temperature)
+
+    @torch.no_grad()
+    def base_logprobs(self, batch: MicroBatch, *, temperature: float) -> Tensor:
+        """(N,) log-probabilities of the batch's targets under the base model."""
+        if self._open is None:
+            return self._logprobs(batch, temperature)
+        with self._open.peft.disable_adapter():
+            return self._logprobs(batch, temperature)
+
+    def apply_gradients(self) -> float:
+        """Clip the gradients, update, and forget them. Returns their norm before the clip.
+
+        Raises FloatingPointError, with nothing changed, if the norm is not finite.
+        """
+        opened = self._opened()
+        for name, master in opened.masters.items():
+            master.grad = opened.served[name].grad
+        norm = torch.nn.utils.clip_grad_norm_(
+            opened.masters.values(), opened.config.max_grad_norm
+        ).item()
+        if not torch.isfinite(torch.tensor(norm)):
+            raise FloatingPointError(f"the gradient's norm is {norm}")
+        opened.optimizer.step()
+        self._round()
+        return norm
+
+    def drop_gradients(self) -> None:
+        """Forget gradients, as before an update and after a failed one."""
+        if self._open is not None:
+            for name, master in self._open.masters.items():
+                master.grad = self._open.served[name].grad = None
+
+    def _logprobs(self, batch: MicroBatch, temperature: float) -> Tensor:
+        with self._autocast():
+            decoder = self.base.model.base_model
+            hidden = decoder(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+            states = hidden.flatten(0, 1)[batch.positions]
+            return token_logprobs(
+                states, batch.targets, self._head, num_ids=self.num_ids, temperature=temperature
+            )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.base.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.base.device.type, self.base.dtype)
+
+    def _opened(self) -> _OpenAdapter:
+        if self._open is None:
+            raise NoAdapter("no adapter is open")
+        return self._open
+
+    @torch.no_grad()
+    def _round(self) -> None:
+        opened = self._opened()
+        for name, master in opened.masters.items():
+            opened.served[name].copy_(master.to(self.base.dtype))
+
+    def _served_parameters(self) -> dict[str, Tensor]:
+        served: dict[str, Tensor] = {}
+        for linear in self.base.linears:
+            layer = self.base.model.get_submodule(linear.name)
+            for part in ("lora_A", "lora_B"):
+                served[tensor_name(linear.name, part)] = getattr(layer, part)[ADAPTER].weight
+        return served
+
+    def _starting_point(
+        self, config: LearnerConfig, adapter: Path | None, state: Path | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The masters, and the optimizer's state by name (empty: fresh)."""
+        linears = self.base.linears
+        if adapter is None:
+            tensors = identity_tensors(linears, config.rank, config.seed)
+        else:
+            tensors = read_adapter(adapter, linears, config.rank, config.alpha)
+        if state is None:
+            return tensors, {}
+        stored = read_state(state)
+        masters = _with_prefix(stored, MASTER)
+        check_tensors(masters, tensor_shapes(linears, config.rank), state)
+        if adapter is not None and not all(
+            torch.equal(masters[name].to(tensor.dtype), tensor) for name, tensor in tensors.items()
+        ):
+            raise ValueError(f"{state} is not the state of {adapter}")
+        return masters, stored
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _state_tensors(opened: _OpenAdapter) -> dict[str, Tensor]:
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        num_updates = torch.tensor(0.0)
+        for name, master in opened.masters.items():
+            yield MASTER + name, master
+            if moments := opened.optimizer.state.get(master):
+                num_updates = moments["step"]
+                yield MEAN + name, moments["exp_avg"]
+                yield SQUARE + name, moments["exp_avg_sq"]
+        yield NUM_UPDATES, num_updates
+
+    return dict(tensors())
+
+
+def _restore(
+    optimizer: torch.optim.AdamW, masters: Mapping[str, Tensor], stored: Mapping[str, Tensor]
+) -> None:
+    """Give the optimizer the moments that `_state_tensors` took from another one."""
+    means, squares = _with_prefix(stored, MEAN), _with_prefix(stored, SQUARE)
+    for name in means:
+        master = masters[name]
+        optimizer.state[master] = {
+            "step": stored[NUM_UPDATES].clone(),
+            "exp_avg": means[name].to(master.device),
+            "exp_avg_sq": squares[name].to(master.device),
+        }
