@@ -1,0 +1,69 @@
+"""The wire types of the admin API, defined once: the server validates and renders with them, the
+client parses.
+
+Times are ISO 8601 in UTC. Fields that a newer server adds are ignored by an older client.
+"""
+
+from ttrl_client.types._base import ErrorBody, ErrorDetail, Page, Wire, WireInput
+from ttrl_client.types._cycles import (
+    ACTIVE,
+    Cycle,
+    CycleCreate,
+    CyclePhase,
+    CycleStatus,
+    EvaluationReport,
+    Step,
+)
+from ttrl_client.types._queries import Answer, Query
+from ttrl_client.types._settings import Gate, Learning, Schedule, TenantSettings, View
+from ttrl_client.types._status import EngineStatus, Status
+from ttrl_client.types._tenants import (
+    TENANT_NAME,
+    Key,
+    KeyCreate,
+    NewKey,
+    NewTenant,
+    Tenant,
+    TenantCreate,
+    TenantUpdate,
+    check_tenant_name,
+)
+from ttrl_client.types._versions import MAX_VERSION, Promotion, Rollback, Swap, Version
+
+__all__ = [
+    "ACTIVE",
+    "Answer",
+    "Cycle",
+    "CycleCreate",
+    "CyclePhase",
+    "CycleStatus",
+    "EngineStatus",
+    "ErrorBody",
+    "ErrorDetail",
+    "EvaluationReport",
+    "Gate",
+    "Key",
+    "KeyCreate",
+    "Learning",
+    "MAX_VERSION",
+    "NewKey",
+    "NewTenant",
+    "Page",
+    "Promotion",
+    "Query",
+    "Rollback",
+    "Schedule",
+    "Status",
+    "Step",
+    "Swap",
+    "TENANT_NAME",
+    "Tenant",
+    "TenantCreate",
+    "TenantSettings",
+    "TenantUpdate",
+    "Version",
+    "View",
+    "Wire",
+    "WireInput",
+    "check_tenant_name",
+]

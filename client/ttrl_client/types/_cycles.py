@@ -1,0 +1,108 @@
+"""Adaptation cycles, their steps and their evaluations."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ttrl_client.types._base import Wire, WireInput
+
+
+class CycleStatus(StrEnum):
+    """Where a cycle stands. All but the first two are final."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ACTIVE = (CycleStatus.PENDING, CycleStatus.RUNNING)
+
+
+class CyclePhase(StrEnum):
+    """What a running cycle is doing."""
+
+    SELECT = "select"
+    BASELINE = "baseline"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    PUBLISH = "publish"
+
+
+class CycleCreate(WireInput):
+    """A cycle by hand."""
+
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**31, description="Makes selection and sampling repeatable."
+    )
+
+
+class Step(Wire):
+    """One update of a cycle."""
+
+    step: int = Field(description="From 1.")
+    metrics: dict[str, float | int | None] = Field(
+        description="See docs/algorithm.md for each of them."
+    )
+    created_at: datetime
+
+
+class EvaluationReport(Wire):
+    """How one version did on the probe prompts; shares are in [0, 1]."""
+
+    version: str
+    num_prompts: int = Field(description="Probe prompts.")
+    num_samples: int = Field(description="Samples over all probe prompts.")
+    label_agreement: float | None = Field(
+        description="Mean share of samples that equal the incumbent's label."
+    )
+    view_agreement: float | None = Field(
+        description="Mean pairwise agreement of the views' top answers."
+    )
+    majority_ratio: float | None = Field(description="Mean share of the most frequent answer.")
+    answer_rate: float = Field(description="Share of samples with a parsable answer.")
+    mean_tokens: float = Field(description="Mean length of a sample, in tokens.")
+    flip_rate: float | None = Field(description="Share of labels that differ from the incumbent's.")
+    kl: float | None = Field(description="KL to the base model, nats a token.")
+
+
+class Cycle(Wire):
+    """A cycle with its steps and its verdict."""
+
+    id: int
+    tenant: str
+    trigger: str = Field(description="manual, interval, cron or threshold.")
+    status: CycleStatus
+    phase: CyclePhase | None = Field(description="While it runs.")
+    cancel_requested: bool = Field(
+        default=False, description="Asked to stop; its worker does so at the next safe point."
+    )
+    seed: int
+    parent_version: int | None = Field(description="The incumbent when it started.")
+    candidate_version: int | None = Field(description="The version that it published.")
+    steps_planned: int
+    steps_done: int
+    num_rollouts: int = Field(description="Answers sampled for training.")
+    selection: dict[str, Any] | None = Field(description="Counts of prompts by reason code.")
+    decision: Literal["promoted", "rejected"] | None = Field(description="The gate's.")
+    reasons: list[str] = Field(description="Why, with numbers: `flip_rate: 0.41 > 0.35`.")
+    incumbent: EvaluationReport | None
+    candidate: EvaluationReport | None
+    error: str | None = Field(description="Why it was skipped, failed or cancelled.")
+    attempts: int = Field(description="Times that a worker took it up.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    steps: list[Step] = Field(default_factory=list[Step], description="Empty in lists.")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.status not in ACTIVE
