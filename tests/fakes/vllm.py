@@ -247,7 +247,8 @@ class FakeVLLM:
 
     async def _generate(self, call: Call, body: dict[str, Any], fault: Fault) -> None:
         is_chat = call.received.path == CHAT
-        planned = plan(self._serving(), body, is_chat, self.num_generations)
+        request_id = call.received.headers.get("x-request-id", f"fake{self.num_generations}")
+        planned = plan(self._serving(), body, is_chat, request_id)
         if isinstance(planned, Problem):
             await call.problem(planned)
         elif body.get("stream"):

@@ -59,7 +59,7 @@ class Serving:
         return Problem(404, text, "NotFoundError", "model")
 
 
-def plan(serving: Serving, body: dict[str, Any], is_chat: bool, serial: int) -> Plan | Problem:
+def plan(serving: Serving, body: dict[str, Any], is_chat: bool, request_id: str) -> Plan | Problem:
     """The whole answer to one request, or why it is refused."""
     refusal = _refusal(serving, body, is_chat)
     if refusal is not None:
@@ -71,7 +71,7 @@ def plan(serving: Serving, body: dict[str, Any], is_chat: bool, serial: int) -> 
         text = f"Input length ({len(ids)}) exceeds model's maximum context length"
         return Problem(400, f"{text} ({serving.max_model_len}).", "BadRequestError")
     head = Head(
-        id=f"chatcmpl-fake{serial}" if is_chat else f"cmpl-fake{serial}",
+        id=f"chatcmpl-{request_id}" if is_chat else f"cmpl-{request_id}",
         model=body.get("model") or serving.base,
         prompt_ids=ids,
         return_token_ids=bool(body.get("return_token_ids")),
