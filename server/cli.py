@@ -8,6 +8,7 @@ from typing import Annotated
 
 import httpx
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from server.config import Settings
@@ -21,12 +22,23 @@ cli = typer.Typer(
 stderr = Console(stderr=True)
 
 
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = (
+            f"TTRL_{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        )
+        raise ConfigurationError("; ".join(problems)) from None
+
+
 @cli.command()
 def serve() -> None:
     """Run the web process, with an engine and a worker of its own unless the settings say else."""
     from server.app import run_server
 
-    run_server(Settings())
+    run_server(_settings())
 
 
 @cli.command()
@@ -34,7 +46,7 @@ def worker() -> None:
     """Run a worker: adaptation cycles and their schedule."""
     from server.worker import run_worker
 
-    asyncio.run(run_worker(Settings()))
+    asyncio.run(run_worker(_settings()))
 
 
 @cli.command()
@@ -45,14 +57,14 @@ def engine(
     """Become vLLM with the flags that this server needs, for an engine that runs apart."""
     from server.engine.launch import engine_command
 
-    command = engine_command(Settings(), port=port, host=host)
+    command = engine_command(_settings(), port=port, host=host)
     os.execvpe(command.argv[0], list(command.argv), {**os.environ, **command.env})
 
 
 @cli.command()
 def migrate() -> None:
     """Bring the database's schema to this program's revision."""
-    asyncio.run(_migrate(Settings()))
+    asyncio.run(_migrate(_settings()))
 
 
 async def _migrate(settings: Settings) -> None:
@@ -72,7 +84,7 @@ def health(
     url: Annotated[str | None, typer.Option(help="Default: this server's /healthz.")] = None,
 ) -> None:
     """Exit 0 when the process at the URL is well: for container health checks."""
-    target = url or f"http://127.0.0.1:{Settings().port}/healthz"
+    target = url or f"http://127.0.0.1:{_settings().port}/healthz"
     try:
         healthy = httpx.get(target, timeout=4).is_success
     except httpx.HTTPError as error:
@@ -88,3 +100,7 @@ def main() -> None:
     except ConfigurationError as error:
         stderr.print(f"[bold red]ttrl-server:[/] {error.message}", highlight=False)
         raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The web process: gateway and admin API in one FastAPI app, with the children that it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+
+import uvicorn
+from fastapi import FastAPI, Response
+from sqlalchemy.exc import SQLAlchemyError
+
+from server.admin.router import admin_router
+from server.auth import Keys
+from server.config import Settings
+from server.db.engine import Database
+from server.db.migrate import check, upgrade
+from server.embedded import Embedded
+from server.engine.identity import identity_dir
+from server.engine.model_files import check_model
+from server.gateway.routes import gateway_router
+from server.http_errors import install_error_handlers
+from server.logs import configure_logging
+from server.parts import Parts
+
+GRACE_S = 10  # requests in flight may finish so long after SIGTERM
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+DESCRIPTION = """
+An OpenAI-compatible server that keeps getting better on its own traffic, without labels.
+The data plane under `/v1` is OpenAI's; the control plane is under `/admin/v1`.
+"""
+
+
+def create_app(parts: Parts, *, lifespan: Lifespan | None = None) -> FastAPI:
+    """The app over parts that somebody runs: by default it runs them itself."""
+
+    @asynccontextmanager
+    async def run_parts(_app: FastAPI) -> AsyncGenerator[None]:
+        async with parts.running():
+            yield
+
+    app = FastAPI(
+        title="TTRL server",
+        version=version("ttrl-server"),
+        description=DESCRIPTION,
+        lifespan=lifespan or run_parts,
+    )
+    install_error_handlers(app)
+    app.include_router(gateway_router(parts.gateway))
+    app.include_router(admin_router(parts.admin))
+    _add_health(app, parts)
+    return app
+
+
+def _add_health(app: FastAPI, parts: Parts) -> None:
+    @app.get("/healthz", tags=["health"], summary="Whether the process is alive")
+    async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        """Answers 200 as long as the event loop turns."""
+        return {"status": "ok"}
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Whether requests can be served",
+        responses={503: {"description": "The database or every engine is away."}},
+    )
+    async def readyz(response: Response) -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        """Answers 200 when an engine is ready and the database answers, else 503 and why."""
+        engines = "ok" if parts.pool.ready else "away"
+        try:
+            await check(parts.database)
+            database = "ok"
+        except (SQLAlchemyError, OSError):
+            database = "away"
+        if (engines, database) != ("ok", "ok"):
+            response.status_code = 503
+        return {"engines": engines, "database": database}
+
+
+async def prepare(settings: Settings) -> None:
+    """Everything that may fail before a port is open, so that it fails with one clear line.
+
+    Raises:
+        ConfigurationError: the model's files, the secrets or the database are not as needed.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    check_model(settings.model)
+    database = Database(settings.sqlalchemy_url)
+    try:
+        if database.is_sqlite:
+            await upgrade(database)
+        await check(database)
+    finally:
+        await database.close()
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    configure_logging(settings, process="web")
+    asyncio.run(prepare(settings))
+    keys = Keys.load(settings)
+    embedded = Embedded(settings)
+    parts = Parts.assemble(
+        settings,
+        keys=keys,
+        engine_urls=embedded.engine_urls,
+        identity_dir=identity_dir(settings),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        async with parts.running(), embedded.running():
+            yield
+
+    uvicorn.run(
+        create_app(parts, lifespan=lifespan),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=75,
+    )

@@ -1,0 +1,110 @@
+"""The long-lived parts of the web process, put together from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.admin.deps import AdminDeps
+from server.auth import Keys
+from server.clock import Clock, SystemClock
+from server.config import Settings
+from server.db.engine import Database
+from server.engine.pool import EnginePool
+from server.engine.registry import AdapterRegistry
+from server.gateway.deps import GatewayDeps
+from server.gateway.recorder import Recorder
+from server.gateway.upstream import Upstream
+from server.tenants import TenantDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What lives as long as the process. Made without I/O; `running` starts and stops it."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    keys: Keys
+    identity_dir: Path
+    tenants: TenantDirectory
+    pool: EnginePool
+    registry: AdapterRegistry
+    upstream: Upstream
+    recorder: Recorder
+
+    @classmethod
+    def assemble(
+        cls,
+        settings: Settings,
+        *,
+        keys: Keys,
+        engine_urls: Sequence[str],
+        identity_dir: Path,
+    ) -> Parts:
+        """Wire the parts to one another."""
+        database = Database(settings.sqlalchemy_url)
+        tenants = TenantDirectory(
+            database,
+            digest=keys.digest,
+            identity_dir=identity_dir,
+            served_model_name=settings.served_model_name,
+            cache_s=settings.tenant_cache_s,
+        )
+        pool = EnginePool(engine_urls, poll_s=settings.engine_poll_s)
+        registry = AdapterRegistry(
+            pool, wanted=tenants.live_versions, max_adapters=settings.engine_max_cpu_loras
+        )
+        return cls(
+            settings=settings,
+            clock=SystemClock(),
+            database=database,
+            keys=keys,
+            identity_dir=identity_dir,
+            tenants=tenants,
+            pool=pool,
+            registry=registry,
+            upstream=Upstream(pool, registry, max_connections=settings.max_in_flight),
+            recorder=Recorder(
+                database, queue_size=settings.log_queue_size, timeout_s=settings.log_timeout_s
+            ),
+        )
+
+    @property
+    def gateway(self) -> GatewayDeps:
+        """The data plane's share."""
+        return GatewayDeps(
+            settings=self.settings,
+            tenants=self.tenants,
+            pool=self.pool,
+            registry=self.registry,
+            upstream=self.upstream,
+            recorder=self.recorder,
+            clock=self.clock,
+        )
+
+    @property
+    def admin(self) -> AdminDeps:
+        """The admin API's share."""
+        return AdminDeps(
+            settings=self.settings,
+            database=self.database,
+            keys=self.keys,
+            tenants=self.tenants,
+            pool=self.pool,
+            registry=self.registry,
+            clock=self.clock,
+            identity_dir=self.identity_dir,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Start the parts in the order of their needs, and stop them backwards."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.database.close)
+            for part in (self.recorder, self.upstream, self.registry, self.pool):
+                await part.start()
+                stack.push_async_callback(part.stop)
+            yield
