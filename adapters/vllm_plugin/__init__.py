@@ -1,0 +1,59 @@
+"""A vLLM plugin that mends and speeds up LoRA on CPU (`vllm.general_plugins`: `ttrl_cpu_lora`).
+
+vLLM 0.32's torch operations gather a copy of A and B for every token, and give rows without an
+adapter, in a batch where others have one, the weights of the last slot. `grouped` does it with one
+pair of matrix products per adapter, and leaves those rows alone.
+
+vLLM loads this module into each of its processes, but only the worker has LoRA layers: nothing
+large is imported, and the self-test does not run, before a worker asks for the class.
+"""
+
+from __future__ import annotations
+
+import logging
+
+KNOWN_VERSION = "0.32."
+WRAPPER = "adapters.vllm_plugin.grouped.GroupedPunicaWrapper"
+
+logger = logging.getLogger("vllm.ttrl_cpu_lora")  # vLLM shows the loggers under its own name
+
+
+def register() -> None:
+    """Make vLLM on CPU use `GroupedPunicaWrapper`, unless its version is not known here or the
+    self-test fails; then vLLM stays as shipped. May be called any number of times.
+    """
+    from vllm import __version__
+    from vllm.platforms import current_platform
+
+    platform = type(current_platform)
+    if not current_platform.is_cpu() or _is_registered(platform):
+        return
+    if not __version__.startswith(KNOWN_VERSION):
+        logger.warning("LoRA on CPU stays as shipped: vLLM %s is not known", __version__)
+        return
+    shipped: str = platform.get_punica_wrapper()
+
+    def tested_wrapper(_: type[object]) -> str:
+        if problem := _self_test():
+            logger.error("LoRA on CPU stays as shipped: the self-test failed: %s", problem)
+            return shipped
+        logger.info("LoRA on CPU: one pair of matrix products per adapter")
+        return WRAPPER
+
+    # The hook through which a platform names the class; the shipped class stays untouched.
+    platform.get_punica_wrapper = classmethod(tested_wrapper)
+
+
+def _is_registered(platform: type[object]) -> bool:
+    hook = vars(platform).get("get_punica_wrapper")
+    return getattr(hook, "__module__", None) == __name__
+
+
+def _self_test() -> str | None:
+    """What is wrong, or None. Anything unexpected about this vLLM counts as a failure."""
+    try:
+        from adapters.vllm_plugin.self_test import self_test
+
+        return self_test()
+    except Exception as error:  # a plugin must not take vLLM down
+        return f"{type(error).__name__}: {error}"
