@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ttrl_client.types._base import WireInput
+
+BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class View(WireInput):
@@ -37,13 +38,13 @@ class View(WireInput):
 
 
 def _check_template(template: str, groups: frozenset[str]) -> None:
-    try:
-        placeholders = [part for part in Formatter().parse(template) if part[1] is not None]
-    except ValueError as error:
-        raise ValueError(f"template {template!r}: {error}") from None
-    for _, name, spec, conversion in placeholders:
-        if name not in groups or spec or conversion:  # `{a.b}`, `{a:>9}` are not group names
-            raise ValueError(f"template {template!r}: no group named {name!r} in the pattern")
+    """Refuse braces around anything but a group's name: `{a.b}`, `{a!r}` and `{a:>9}` are no names.
+
+    Not by `str.format`, which reaches attributes and pads to any width; servers do not use it.
+    """
+    rest = BRACES.sub(lambda match: "" if match[1] in (None, *groups) else match[0], template)
+    if "{" in rest or "}" in rest:
+        raise ValueError(f"template {template!r}: only a group of the pattern may stand in braces")
 
 
 class Schedule(WireInput):
