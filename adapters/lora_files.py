@@ -33,6 +33,15 @@ PLAIN: Mapping[str, tuple[Any, ...]] = {
     "layer_replication": (None,),
     "trainable_token_indices": (None,),
     "target_parameters": (None, []),
+    "init_lora_weights": (True, False, "gaussian", None),  # others change the base's weights
+    "alora_invocation_tokens": (None,),
+    "use_qalora": (False, None),
+    "use_bdlora": (None, False),
+    "monteclora_config": (None,),
+    "kasa_config": (None,),
+    "arrow_config": (None,),
+    "velora_config": (None,),
+    "megatron_config": (None,),
 }
 _TENSOR = re.compile(r"(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
 
