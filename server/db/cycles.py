@@ -278,3 +278,11 @@ async def running_ids(session: AsyncSession) -> set[int]:
     """Ids of cycles that are running, under whatever worker."""
     rows = await session.scalars(select(Cycle.id).where(Cycle.status == CycleStatus.RUNNING.value))
     return set(rows)
+
+
+async def ended_ids(session: AsyncSession, cycle_ids: Sequence[int]) -> set[int]:
+    """Those of `cycle_ids` that have ended."""
+    rows = await session.scalars(
+        select(Cycle.id).where(Cycle.id.in_(cycle_ids), Cycle.status.not_in(ACTIVE))
+    )
+    return set(rows)

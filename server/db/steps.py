@@ -156,5 +156,15 @@ async def count_visits(
             )
             .group_by(Group.fingerprint)
         )
-        visits.update(rows.tuples())
+        visits.update(rows.tuples().all())
     return visits
+
+
+async def count_reasons(session: AsyncSession, cycle_id: int) -> dict[str, int]:
+    """How many of the cycle's groups were not trained on, by reason code."""
+    rows = await session.execute(
+        select(Group.reason, func.count())
+        .where(Group.cycle_id == cycle_id, Group.reason.is_not(None))
+        .group_by(Group.reason)
+    )
+    return {reason: count for reason, count in rows if reason is not None}

@@ -95,6 +95,13 @@ async def traffic_of_tenants(session: AsyncSession) -> list[Traffic]:
     ]
 
 
+async def last_queued(session: AsyncSession, tenant_id: int) -> datetime | None:
+    """When the tenant's last cycle was queued."""
+    return await session.scalar(
+        select(func.max(Cycle.created_at)).where(Cycle.tenant_id == tenant_id)
+    )
+
+
 async def count_new_queries(session: AsyncSession, tenant_id: int, since: datetime) -> int:
     """How many eligible queries the tenant has logged after `since`."""
     count = await session.scalar(

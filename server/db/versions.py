@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import AdapterVersion, Swap, Tenant
+from server.errors import Conflict
 
 
 async def tenant_for_update(session: AsyncSession, tenant_id: int) -> Tenant | None:
@@ -101,3 +104,48 @@ def swap_row(
         flip_ms=flip_ms,
         created_at=now,
     )
+
+
+async def last_number(session: AsyncSession, tenant_id: int) -> int:
+    """The highest published number of the tenant; 0 when there is none."""
+    highest = await session.scalar(
+        select(func.max(AdapterVersion.number)).where(AdapterVersion.tenant_id == tenant_id)
+    )
+    return highest or 0
+
+
+async def publish_version(
+    session: AsyncSession,
+    *,
+    tenant_id: int,
+    number: int,
+    engine_name: str,
+    path: str,
+    manifest_digest: str,
+    parent: int,
+    cycle_id: int | None,
+    report: dict[str, Any],
+    now: datetime,
+) -> AdapterVersion:
+    """Add the row of a version whose directory is complete. It is not live by that.
+
+    Raises:
+        Conflict: the tenant has this number, or the cycle a version, already.
+    """
+    row = AdapterVersion(
+        tenant_id=tenant_id,
+        number=number,
+        engine_name=engine_name,
+        path=path,
+        manifest_digest=manifest_digest,
+        parent=parent,
+        cycle_id=cycle_id,
+        report=report,
+        created_at=now,
+    )
+    try:
+        async with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        raise Conflict(f"Version {number} was published already.") from None
+    return row

@@ -1,0 +1,67 @@
+"""The cycle: how a tenant's adapter gets better on the tenant's own unlabelled traffic.
+
+Test-time reinforcement learning (TTRL, arXiv 2504.16084): sample a group of answers to a logged
+prompt, take the answer that the model itself agrees on as the label, reward the samples that equal
+it, and move the weights towards them with a group-relative policy gradient,
+
+    y* = vote(a_1 .. a_N),   r_i = 1[a_i = y*],   A_i = r_i - mean(r),
+
+which is GRPO (arXiv 2402.03300) without the division by the deviation (Dr. GRPO, arXiv 2503.20783),
+one update for each batch of samples, so sampling stays on-policy. The vote is the harmonic one over
+several phrasings of the prompt (Self-Harmony, arXiv 2511.01191; see adapters.vote). Our deviations:
+the weights are a LoRA adapter, groups that do not agree are not learned from, and what was learned
+goes live only after it has proved itself on prompts that were never trained on (adapters.gate).
+
+Each function here first looks whether its result was stored by an earlier claim of the same cycle;
+server.adaptation.run lists every point at which a crash may come, and who goes on from there.
+"""
+
+from __future__ import annotations
+
+from ttrl_client.types import CycleStatus
+
+from server.adaptation.ending import Ending
+from server.adaptation.evaluation import decide_and_store, measure_candidate, measure_incumbent
+from server.adaptation.judging import judge
+from server.adaptation.learning import learn, next_prompts, no_signal
+from server.adaptation.promotion import go_live, publish
+from server.adaptation.run import Run
+from server.adaptation.sampling import sample_groups
+from server.adaptation.selection import select_prompts
+
+
+async def run_cycle(run: Run) -> Ending:
+    """Select, measure, learn step by step, measure again, and go live if it is better.
+
+    Raises:
+        CycleError: it was cancelled, lost its lease, or cannot go on.
+        EngineUnavailable: the engine stayed away.
+    """
+    if run.candidate_version is not None:  # published before a crash
+        return await go_live(run, run.candidate_version)
+
+    selection = await select_prompts(run)
+    if selection.shortage is not None:
+        return Ending(CycleStatus.SKIPPED, (selection.shortage,))
+    baseline = await measure_incumbent(run, selection.probe)
+
+    progress = run.progress
+    while prompts := await next_prompts(run, selection, progress):
+        sampled = await sample_groups(
+            run,
+            progress.checkpoint.policy,
+            prompts,
+            num_samples=run.settings.learning.samples_per_prompt,
+            occasion=f"step {progress.steps_done + 1}",
+        )
+        groups = await judge(run, sampled.groups)
+        progress = await learn(run, progress, sampled, groups)
+
+    if progress.checkpoint.step == 0:
+        return Ending(CycleStatus.REJECTED, await no_signal(run))
+    candidate = await measure_candidate(run, progress.checkpoint, selection.probe, baseline)
+    verdict = await decide_and_store(run, candidate, baseline)
+    if not verdict.promote:
+        return Ending(CycleStatus.REJECTED, verdict.reasons)
+    version = await publish(run, progress.checkpoint, selection.probe, candidate, baseline)
+    return await go_live(run, version)

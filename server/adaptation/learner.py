@@ -1,0 +1,125 @@
+"""One cycle's hold on the trainer: opens what is to be trained, and redoes what a death undid."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from adapters.batch import (
+    Close,
+    Closed,
+    LearnerConfig,
+    Open,
+    Opened,
+    Save,
+    Saved,
+    Score,
+    Scored,
+    Step,
+    Stepped,
+    TrainSample,
+)
+from server.adaptation.sampler import Policy
+from server.adaptation.tools import Trainer
+from server.errors import TrainerFailed
+
+logger = structlog.get_logger(__name__)
+
+MAX_REDOES = 3  # in one cycle and claim
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The newest weights: which step made them, and where adapter and optimizer lie."""
+
+    step: int  # 0: the incumbent's
+    policy: Policy
+    adapter_dir: str | None  # None: version 0, a fresh adapter
+    state_dir: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Per-token log-probabilities of the same completions, under the adapter and without it."""
+
+    adapter: list[list[float]]
+    base: list[list[float]]
+
+
+class Learner:
+    """Trains one adapter through the trainer; knows what the trainer has open."""
+
+    def __init__(self, trainer: Trainer, config: LearnerConfig) -> None:
+        self._trainer = trainer
+        self._config = config
+        self._opened: Checkpoint | None = None
+        self._redone = 0
+
+    async def update(
+        self, checkpoint: Checkpoint, samples: Sequence[TrainSample], made: Checkpoint
+    ) -> Stepped:
+        """One update of the checkpoint's weights; on disk at `made` when this returns.
+
+        Raises:
+            TrainerFailed: the trainer failed `MAX_REDOES` times and once more.
+        """
+
+        async def attempt() -> Stepped:
+            await self._open(checkpoint)
+            self._opened = None  # between two checkpoints, until the weights are saved
+            stepped = await self._trainer.ask(Step(list(samples)), Stepped)
+            await self._trainer.ask(Save(str(made.adapter_dir), made.state_dir), Saved)
+            self._opened = made
+            return stepped
+
+        return await self._redoing(attempt)
+
+    async def score(self, checkpoint: Checkpoint, samples: Sequence[TrainSample]) -> Scores:
+        """What the checkpoint's weights, and the base model, think of completions.
+
+        Raises:
+            TrainerFailed: as for `update`.
+        """
+
+        async def attempt() -> Scores:
+            await self._open(checkpoint)
+            return Scores(
+                adapter=await self._score(samples, "adapter"),
+                base=await self._score(samples, "base"),
+            )
+
+        return await self._redoing(attempt)
+
+    async def close(self) -> None:
+        """Let the trainer forget the adapter; one that is dead has forgotten it."""
+        if self._opened is not None:
+            self._opened = None
+            try:
+                await self._trainer.ask(Close(), Closed)
+            except TrainerFailed as error:
+                logger.warning("trainer failed to close", error=error.message)
+
+    async def _open(self, checkpoint: Checkpoint) -> None:
+        if self._opened != checkpoint:
+            request = Open(self._config, checkpoint.adapter_dir, checkpoint.state_dir)
+            await self._trainer.ask(request, Opened)
+            self._opened = checkpoint
+
+    async def _score(self, samples: Sequence[TrainSample], policy: str) -> list[list[float]]:
+        request = Score(list(samples), policy, self._config.temperature)
+        return (await self._trainer.ask(request, Scored)).logprobs
+
+    async def _redoing(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await attempt()
+            except TrainerFailed as error:
+                self._opened = None
+                self._redone += 1
+                if self._redone > MAX_REDOES:
+                    raise
+                logger.warning("trainer failed, redoing", error=error.message, times=self._redone)

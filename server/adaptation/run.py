@@ -1,0 +1,209 @@
+"""One cycle under one lease: what was stored before, and where the weights stand.
+
+A crash may come between any two of these; what is stored when, and who goes on from it:
+
+| the crash comes | stored | the next claim |
+|---|---|---|
+| before the selection | nothing | selects |
+| after it, before the baseline | selection | samples the baseline again, with the same seeds |
+| while a step samples or votes | the steps before | opens the last checkpoint, redoes the step |
+| after the update, before its row | directories that no row names | redoes the step elsewhere |
+| after the row | the step with its groups | goes on behind it; the engine loads on demand |
+| while the candidate is evaluated | all steps | evaluates again |
+| after the verdict, before publication | decision, reports | publishes, or ends as rejected |
+| after the directory, before its row | a directory that no row names | publishes it again |
+| after the version's row | candidate_version | goes straight on to the swap |
+| after the swap | the end: both are one transaction | nothing is left to do |
+
+Step directories and engine names carry the fence of their claim (from the second claim on), so a
+worker that lost its lease cannot write into, or load, what its successor made, and one name never
+stands for two sets of weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ttrl_client.types import CyclePhase, TenantSettings
+
+from adapters.batch import LearnerConfig
+from adapters.store import StepDirs
+from server.adaptation.learner import Checkpoint, Learner
+from server.adaptation.sampler import Policy
+from server.adaptation.tools import Tools
+from server.db import cycles, steps, versions
+from server.db.cycles import Lease
+from server.db.models import Cycle, CycleStep
+from server.errors import CycleCancelled, CycleError
+from server.tenants import VersionRef, identity_ref, step_engine_name, version_ref
+
+STEP_NAME = re.compile(r"--c([0-9]+)-s[0-9]+(?:-f[0-9]+)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a cycle has come."""
+
+    steps_done: int
+    idle_steps: int  # in a row without an update, up to now
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A cycle as this worker took it up. Fields are what was stored then; they do not follow."""
+
+    tools: Tools
+    learner: Learner
+    lease: Lease
+    tenant: str
+    settings: TenantSettings
+    seed: int
+    incumbent: VersionRef
+    progress: Progress
+    selection: Mapping[str, Any] | None
+    incumbent_report: Mapping[str, Any] | None
+    candidate_report: Mapping[str, Any] | None
+    decision: str | None
+    reasons: Sequence[str]
+    candidate_version: int | None
+
+    def step_dirs(self, step: int) -> StepDirs:
+        """Where this claim writes a step."""
+        lease = self.lease
+        dirs = self.tools.store.step_dirs(lease.tenant_id, lease.cycle_id, step)
+        if lease.fence == 1:
+            return dirs
+        place = dirs.adapter.parent.with_name(f"{dirs.adapter.parent.name}-f{lease.fence}")
+        return StepDirs(adapter=place / dirs.adapter.name, state=place / dirs.state.name)
+
+    def step_policy(self, step: int) -> Policy:
+        """What the engine calls this claim's weights of a step."""
+        lease = self.lease
+        name = step_engine_name(lease.tenant_id, self.tenant, lease.cycle_id, step)
+        name = name if lease.fence == 1 else f"{name}-f{lease.fence}"
+        return Policy(name, str(self.step_dirs(step).adapter))
+
+    @property
+    def cache_salt(self) -> str:
+        """Keeps the tenant's prefix cache apart, as the gateway does."""
+        return f"tenant-{self.lease.tenant_id}"
+
+
+def cycle_of_step(engine_name: str) -> int | None:
+    """The cycle that an engine's adapter is a training step of; None: it is none."""
+    match = STEP_NAME.search(engine_name)
+    return None if match is None else int(match[1])
+
+
+async def resume(tools: Tools, lease: Lease) -> Run:
+    """Take up a cycle where its rows say that it is.
+
+    Raises:
+        CycleCancelled: it was cancelled, or its tenant deleted.
+        LeaseLost: another worker has taken it up.
+    """
+    async with tools.database.transaction() as session:
+        cycle = await cycles.cycle_by_id(session, lease.cycle_id)
+        tenant = await versions.tenant_for_update(session, lease.tenant_id)
+        if cycle is None or tenant is None:
+            raise CycleCancelled("tenant_deleted")
+        stored = cycle.parent_version
+        number = tenant.live_version if stored is None else stored
+        phase = cycle.phase or CyclePhase.SELECT.value
+        await cycles.update_fenced(session, lease, parent_version=number, phase=phase)
+        parent = await versions.version_row(session, lease.tenant_id, number)
+        done = await steps.steps_of(session, lease.cycle_id)
+    if parent is not None:
+        incumbent = version_ref(tenant.name, parent)
+    elif number == 0:
+        incumbent = identity_ref(tenant.name, tools.identity_dir)
+    else:
+        raise CycleError(f"parent: there is no version {number}")
+    return _run(tools, lease, cycle, tenant.name, incumbent, progress_of(done, incumbent))
+
+
+def _run(
+    tools: Tools,
+    lease: Lease,
+    cycle: Cycle,
+    tenant: str,
+    incumbent: VersionRef,
+    progress: Progress,
+) -> Run:
+    settings = TenantSettings.model_validate(cycle.settings)
+    config = LearnerConfig(
+        rank=tools.settings.lora_rank,
+        alpha=tools.settings.lora_alpha,
+        learning_rate=settings.learning.learning_rate,
+        temperature=settings.learning.temperature,
+        seed=cycle.seed,
+    )
+    return Run(
+        tools=tools,
+        learner=Learner(tools.trainer, config),
+        lease=lease,
+        tenant=tenant,
+        settings=settings,
+        seed=cycle.seed,
+        incumbent=incumbent,
+        progress=progress,
+        selection=cycle.selection,
+        incumbent_report=cycle.incumbent_report,
+        candidate_report=cycle.candidate_report,
+        decision=cycle.decision,
+        reasons=tuple(cycle.reasons or ()),
+        candidate_version=cycle.candidate_version,
+    )
+
+
+def progress_of(done: Sequence[CycleStep], incumbent: VersionRef) -> Progress:
+    """Where the stored steps have led."""
+    start = Checkpoint(
+        step=0,
+        policy=Policy(incumbent.engine_name, incumbent.path),
+        adapter_dir=incumbent.path if incumbent.number else None,
+        state_dir=None,
+    )
+    progress = Progress(0, 0, start)
+    for row in done:
+        checkpoint = None
+        if row.engine_name is not None and row.adapter_dir is not None:
+            policy = Policy(row.engine_name, row.adapter_dir)
+            checkpoint = Checkpoint(row.step, policy, row.adapter_dir, row.state_dir)
+        progress = advance(progress, checkpoint)
+    return progress
+
+
+def advance(progress: Progress, checkpoint: Checkpoint | None) -> Progress:
+    """One step further; None: the step made no update."""
+    if checkpoint is None:
+        return replace(
+            progress, steps_done=progress.steps_done + 1, idle_steps=progress.idle_steps + 1
+        )
+    return Progress(progress.steps_done + 1, 0, checkpoint)
+
+
+async def follow_orders(run: Run) -> None:
+    """Go on, or stop here.
+
+    Raises:
+        CycleCancelled: the cycle was cancelled, or its tenant deleted.
+    """
+    async with run.tools.database.transaction(write=False) as session:
+        orders = await cycles.orders(session, run.lease)
+    if orders.cancel:
+        raise CycleCancelled(orders.reason or "cancel_requested")
+
+
+async def enter(run: Run, phase: CyclePhase) -> None:
+    """Say what the cycle is doing now.
+
+    Raises:
+        LeaseLost: another worker has taken it up.
+    """
+    async with run.tools.database.transaction() as session:
+        await cycles.update_fenced(session, run.lease, phase=phase.value)

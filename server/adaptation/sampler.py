@@ -1,0 +1,149 @@
+"""Samples from named adapters through engine trouble: waits while the engine is away, and brings an
+adapter back where it is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, TypeVar
+
+import structlog
+
+from server.engine.client import Completion
+from server.engine.pool import Engine, EnginePool
+from server.errors import EngineUnavailable, TTRLError, UnknownModel
+
+logger = structlog.get_logger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Weights as an engine knows them: a name that is theirs for ever, and where they lie."""
+
+    engine_name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How completions are drawn; sample i of a request is drawn with `seed + i`."""
+
+    n: int
+    max_tokens: int
+    temperature: float
+    seed: int
+    cache_salt: str
+
+
+class Sampler:
+    """Gives up when no engine can be reached for `patience_s`."""
+
+    def __init__(self, pool: EnginePool, *, patience_s: float) -> None:
+        self._pool = pool
+        self._patience_s = patience_s
+        self._loading: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def sample(
+        self, policy: Policy, prompt_ids: Sequence[int], draw: Draw
+    ) -> list[Completion]:
+        """Completions of a token prompt, from these weights and no others.
+
+        Raises:
+            EngineUnavailable: no engine came back in time.
+            BadRequest: the engine refuses the prompt, for example because it is too long.
+        """
+
+        async def ask(engine: Engine) -> list[Completion]:
+            try:
+                return await self._draw(engine, policy, prompt_ids, draw)
+            except UnknownModel:
+                engine.loaded.discard(policy.engine_name)
+                await self._bring(engine, policy)
+            try:
+                return await self._draw(engine, policy, prompt_ids, draw)
+            except UnknownModel as error:
+                raise EngineUnavailable("The engine does not keep the adapter.") from error
+
+        return await self.patiently(lambda: ask(self._pool.pick()))
+
+    async def _draw(
+        self, engine: Engine, policy: Policy, prompt_ids: Sequence[int], draw: Draw
+    ) -> list[Completion]:
+        with engine.busy():
+            return await engine.client.sample(
+                model=policy.engine_name,
+                prompt_ids=prompt_ids,
+                n=draw.n,
+                max_tokens=draw.max_tokens,
+                temperature=draw.temperature,
+                seed=draw.seed,
+                cache_salt=draw.cache_salt,
+            )
+
+    async def load(self, policy: Policy) -> float:
+        """Load the weights ahead of their first request; milliseconds.
+
+        Raises:
+            EngineUnavailable: no engine came back in time.
+            EngineFailed: the engine refuses the files.
+        """
+        return await self.patiently(lambda: self._bring(self._pool.pick(), policy))
+
+    async def _bring(self, engine: Engine, policy: Policy) -> float:
+        async with self._loading[engine.url, policy.engine_name]:
+            if policy.engine_name in engine.loaded:
+                return 0.0
+            return await engine.load(policy.engine_name, policy.path)
+
+    async def tokenize(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Token ids of a chat, by the engine's own template."""
+        return await self.patiently(lambda: self._pool.pick().client.tokenize(messages))
+
+    async def unload(self, is_done_with: Callable[[str], bool]) -> None:
+        """Forget every adapter whose name is done with, wherever it is loaded.
+
+        An engine that is away forgets by itself, so trouble is logged and passed over.
+        """
+        for engine in self._pool.ready:
+            try:
+                for name in [n for n in await engine.client.adapters() if is_done_with(n)]:
+                    await engine.unload(name)
+                    self._loading.pop((engine.url, name), None)
+            except TTRLError as error:
+                logger.warning("adapters not unloaded", url=engine.url, error=error.message)
+
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` returns, asked again while the engine is away.
+
+        Raises:
+            EngineUnavailable: it stayed away.
+        """
+        give_up = monotonic() + self._patience_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await ask()
+            except EngineUnavailable as error:
+                if monotonic() > give_up:
+                    raise
+                logger.info("engine away, waiting", error=error.message, pause_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order; the first error is raised as it is, after the rest has been cancelled."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,254 @@
+"""Which logged prompts a cycle learns from, and which it is judged on.
+
+Phrasings of one question are one prompt: prompts are told apart by a fingerprint of the chat whose
+last user message is in its canonical phrasing. The probe is a stable share of all questions, by a
+hash that leaves system messages out, so that a question is never on both sides under two of them.
+Everything that is left out is counted by a reason code. The choice is stored with the cycle, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+import msgspec
+from ttrl_client.types import CyclePhase, TenantSettings
+
+from adapters.views import View, canonical
+from server.adaptation.run import Run
+from server.db import steps, traffic
+from server.db.cycles import update_fenced
+from server.db.traffic import LoggedPrompt
+
+MAX_QUERIES = 20_000  # newest queries that are looked at
+MAX_CHARS = 65_536  # of one prompt
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question as it was last asked."""
+
+    query_id: str
+    fingerprint: str
+    messages: Messages  # empty: erased from the log since it was selected
+    visits_left: int = 0  # updates that it may still take part in; 0 in the probe
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A cycle's prompts: those to train on, in the order of the first epoch, and the probe."""
+
+    prompts: tuple[Prompt, ...]
+    probe: tuple[Prompt, ...]
+    counts: Mapping[str, int]
+    shortage: str | None  # why the cycle cannot run, with numbers
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Eligible prompts on their way into a selection."""
+
+    train: list[Prompt] = field(default_factory=list[Prompt])
+    probe: list[Prompt] = field(default_factory=list[Prompt])
+    counts: Counter[str] = field(default_factory=Counter[str])
+
+
+async def select_prompts(run: Run) -> Selection:
+    """The cycle's selection: the stored one, or a new one that is stored before it is used."""
+    if run.selection is not None:
+        return await _restore(run, run.selection)
+    async with run.tools.database.transaction(write=False) as session:
+        recent = await traffic.recent_queries(session, run.lease.tenant_id, limit=MAX_QUERIES)
+        newest = _newest_of_each(recent)
+        logged = await traffic.load_prompts(session, run.lease.tenant_id, newest)
+        refused = await traffic.count_refused(session, run.lease.tenant_id)
+    found = [logged[query_id] for query_id in newest if query_id in logged]
+    candidates = await asyncio.to_thread(
+        sort_candidates, found, run.settings, run.tools.settings.max_model_len
+    )
+    candidates.counts["duplicate"] += len(recent) - len(newest)
+    candidates.counts.update(refused)
+    fingerprints = [p.fingerprint for p in (*candidates.train, *candidates.probe)]
+    async with run.tools.database.transaction() as session:
+        visits = await steps.count_visits(session, run.lease.tenant_id, fingerprints)
+        selection = choose(candidates, visits, run.settings, seed=run.seed)
+        stored = _to_json(selection)
+        await update_fenced(session, run.lease, selection=stored, phase=CyclePhase.BASELINE.value)
+    return selection
+
+
+def _newest_of_each(recent: Sequence[tuple[str, str]]) -> list[str]:
+    newest: dict[str, str] = {}
+    for query_id, fingerprint in recent:
+        newest.setdefault(fingerprint, query_id)
+    return list(newest.values())
+
+
+def sort_candidates(
+    logged: Sequence[LoggedPrompt], settings: TenantSettings, max_model_len: int | None
+) -> Candidates:
+    """Fingerprint prompts, newest first, and put each on its side. Slow: views are matched."""
+    views = tuple(View(view.pattern, tuple(view.templates)) for view in settings.views)
+    candidates, seen = Candidates(), set[str]()
+    for prompt in logged:
+        messages = chat_messages(prompt.messages)
+        reason = _refusal(prompt, messages, settings.learning.max_tokens, max_model_len)
+        if messages is None or reason is not None:
+            candidates.counts[reason or "not_text"] += 1
+            continue
+        fingerprint, question = fingerprints(messages, views)
+        if fingerprint in seen:
+            candidates.counts["duplicate"] += 1
+            continue
+        seen.add(fingerprint)
+        held_out = in_probe(question, settings.gate.probe_fraction)
+        side = candidates.probe if held_out else candidates.train
+        side.append(Prompt(prompt.query_id, fingerprint, messages))
+    return candidates
+
+
+class _Part(msgspec.Struct):
+    text: str
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part]
+
+
+def chat_messages(logged: Sequence[Any]) -> Messages | None:
+    """The chat as plain text messages that end with the user's; None if it is no such chat."""
+    try:
+        chat = msgspec.convert(logged, list[_Message])
+    except msgspec.ValidationError:
+        return None
+    messages = [{"role": message.role, "content": _text(message.content)} for message in chat]
+    return messages if messages and messages[-1]["role"] == "user" else None
+
+
+def _text(content: str | Sequence[_Part]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _refusal(
+    prompt: LoggedPrompt, messages: Messages | None, max_tokens: int, max_model_len: int | None
+) -> str | None:
+    if messages is None:
+        return "not_text"
+    if sum(len(message["content"]) for message in messages) > MAX_CHARS:
+        return "too_long"
+    length = prompt.prompt_tokens or 0
+    if max_model_len is not None and length + max_tokens > max_model_len:
+        return "too_long"
+    return None
+
+
+def fingerprints(messages: Messages, views: Sequence[View]) -> tuple[str, str]:
+    """The prompt's fingerprint, and that of its question alone (no system messages)."""
+    asked = canonical(messages[-1]["content"], views)
+    chat = [*messages[:-1], {"role": "user", "content": asked}]
+    question = [message for message in chat if message["role"] not in ("system", "developer")]
+    return _digest(chat), _digest(question)
+
+
+def _digest(chat: Messages) -> str:
+    pairs = [[message["role"], message["content"]] for message in chat]
+    return sha256(json.dumps(pairs, ensure_ascii=True).encode()).hexdigest()
+
+
+def in_probe(question: str, fraction: float) -> bool:
+    """Whether a question is held out: the same answer today and in a year."""
+    return int(sha256(f"probe:{question}".encode()).hexdigest()[:8], 16) < fraction * 2**32
+
+
+def choose(
+    candidates: Candidates, visits: Mapping[str, int], settings: TenantSettings, *, seed: int
+) -> Selection:
+    """Bound both sides, newest first, and shuffle what is trained on."""
+    counts = Counter(candidates.counts)
+    # With a larger probe fraction than before, a prompt may change sides: what was trained on
+    # proves nothing any more.
+    unseen = [p for p in candidates.probe if not visits.get(p.fingerprint)]
+    counts["trained_before"] += len(candidates.probe) - len(unseen)
+    most = settings.learning.max_visits
+    fresh = [
+        Prompt(p.query_id, p.fingerprint, p.messages, visits_left=left)
+        for p in candidates.train
+        if (left := most - visits.get(p.fingerprint, 0)) > 0
+    ]
+    counts["over_max_visits"] += len(candidates.train) - len(fresh)
+    train = fresh[: settings.learning.max_prompts]
+    counts["over_max_prompts"] += len(fresh) - len(train)
+    probe = unseen[: settings.gate.probe_prompts]
+    counts["over_probe_prompts"] += len(unseen) - len(probe)
+    counts["selected"], counts["probe"] = len(train), len(probe)
+    random.Random(seed).shuffle(train)
+    kept = {code: count for code, count in sorted(counts.items()) if count}
+    return Selection(tuple(train), tuple(probe), kept, _shortage(train, probe, settings))
+
+
+def _shortage(
+    train: Sequence[Prompt], probe: Sequence[Prompt], settings: TenantSettings
+) -> str | None:
+    if len(train) < settings.learning.min_prompts:
+        return f"prompts: {len(train)} < {settings.learning.min_prompts}"
+    if settings.gate.enabled and len(probe) < settings.gate.min_probe_prompts:
+        return f"probe_prompts: {len(probe)} < {settings.gate.min_probe_prompts}"
+    return None
+
+
+def rounds(prompts: Sequence[Prompt], prompts_per_step: int) -> Iterator[tuple[Prompt, ...]]:
+    """The prompts of step 1, 2, ...: round and round in one order, none twice in a step, each as
+    often as it may be visited. A function of the selection alone, so a resumed cycle goes on as it
+    would have gone.
+    """
+    ring = [(prompt, prompt.visits_left) for prompt in prompts]
+    while ring:
+        now, later = ring[:prompts_per_step], ring[prompts_per_step:]
+        yield tuple(prompt for prompt, _ in now)
+        ring = later + [(prompt, left - 1) for prompt, left in now if left > 1]
+
+
+def prompts_of_step(
+    selection: Selection, step: int, prompts_per_step: int
+) -> tuple[Prompt, ...] | None:
+    """The prompts of step `step` (from 1); None when no prompt may be visited any more."""
+    chosen = next(islice(rounds(selection.prompts, prompts_per_step), step - 1, None), None)
+    return None if chosen is None else tuple(prompt for prompt in chosen if prompt.messages)
+
+
+def _to_json(selection: Selection) -> dict[str, Any]:
+    return {
+        "counts": dict(selection.counts),
+        "shortage": selection.shortage,
+        "prompts": [[p.query_id, p.fingerprint, p.visits_left] for p in selection.prompts],
+        "probe": [[p.query_id, p.fingerprint, p.visits_left] for p in selection.probe],
+    }
+
+
+async def _restore(run: Run, stored: Mapping[str, Any]) -> Selection:
+    """The stored selection with its texts. A prompt that was erased meanwhile keeps its place in
+    the rounds, so that those of the others do not change.
+    """
+    ids = [entry[0] for side in ("prompts", "probe") for entry in stored[side]]
+    async with run.tools.database.transaction(write=False) as session:
+        logged = await traffic.load_prompts(session, run.lease.tenant_id, ids)
+    texts = {query_id: chat_messages(prompt.messages) for query_id, prompt in logged.items()}
+
+    def side(name: str) -> tuple[Prompt, ...]:
+        return tuple(
+            Prompt(query_id, fingerprint, texts.get(query_id) or [], visits_left)
+            for query_id, fingerprint, visits_left in stored[name]
+        )
+
+    probe = tuple(prompt for prompt in side("probe") if prompt.messages)
+    return Selection(side("prompts"), probe, stored["counts"], stored["shortage"])

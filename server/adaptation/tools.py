@@ -1,0 +1,57 @@
+"""What a cycle works with: made once per worker, passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from adapters import batch
+from adapters.answers import AnswerKind
+from adapters.store import AdapterStore
+from server.adaptation.sampler import Sampler
+from server.clock import Clock
+from server.config import Settings
+from server.db.engine import Database
+from server.swap import Loader
+
+Reply = TypeVar("Reply", bound=batch.Reply)
+
+
+class Trainer(Protocol):
+    """Where the learning happens: a process of our own, or one day a Ray actor."""
+
+    async def ask(self, request: batch.Request, expect: type[Reply]) -> Reply:
+        """Send one request and wait for its reply.
+
+        Raises:
+            TrainerFailed: it died, was too slow, or refused. What it had open is lost.
+        """
+        ...
+
+
+class Judge(Protocol):
+    """Puts answers into classes of equal ones; blocking, safe to call from threads."""
+
+    def classes(
+        self, answers: Sequence[str | None], kind: AnswerKind, *, known: Iterable[str] = ()
+    ) -> list[str | None]:
+        """Each answer's class representative; `known` representatives are kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Everything outside of a cycle that it touches."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    sampler: Sampler
+    loader: Loader
+    trainer: Trainer
+    judge: Judge
+    store: AdapterStore
+    identity_dir: Path  # version 0's
+    base_digest: str  # of the base model's files, for manifests
