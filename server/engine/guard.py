@@ -7,7 +7,8 @@ command inherits standard input). End of file on it means that the owner has sto
 `kill -9` too: the command's whole tree gets SIGTERM, and after the grace period SIGKILL. The
 guard's exit status is the command's (128 + signal when a signal ended it). On Linux the guard
 adopts orphaned descendants, so one that left the process group is found as well, and the kernel
-kills the command should the guard itself be killed.
+sends SIGTERM to the command should the guard itself be killed. The guard leads a session, so its
+owner can also end what a killed guard left behind: `end_session(pid of the guard)`.
 
 Standard library only: it starts in milliseconds and runs before anything else is imported.
 """
@@ -39,6 +40,14 @@ def guarded(argv: Sequence[str], *, fd: int | None = None, grace_s: float = GRAC
     return [*own, "--", *argv]
 
 
+def end_session(session: int) -> None:
+    """Kill every process of a session: what a killed guard, its leader, has left. Linux only."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(_stat(stat)[3]) == session:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+
+
 def main() -> int:
     """Run the command until it ends or the owner goes; returns its exit status."""
     parser = argparse.ArgumentParser(prog="guard")
@@ -46,6 +55,8 @@ def main() -> int:
     parser.add_argument("--grace-s", type=float, default=GRACE_S)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
+    with suppress(PermissionError):  # it leads one already
+        os.setsid()
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     wakeup = _wake_on_signals()
     child = _spawn(options.command, keep_stdin=options.fd != 0, close=options.fd)
@@ -78,14 +89,15 @@ def _wake_on_signals() -> int:
 
 
 def _spawn(command: Sequence[str], *, keep_stdin: bool, close: int) -> int:
-    """Start the command as the leader of its own session; its pid."""
+    """Start the command as the leader of its own process group; its pid."""
     guard = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
-        os.setsid()
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setpgid(0, 0)
+        # SIGTERM, so that the command can still end its own children: nobody else would.
+        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != guard:  # it died before the line above
             os._exit(EXEC_FAILED)
         if keep_stdin:
@@ -160,15 +172,17 @@ def _signal_all(child: int, number: int) -> None:
                 os.kill(pid, number)
 
 
+def _stat(path: Path) -> list[str]:
+    """Fields of a /proc/<pid>/stat after the name: state, parent, group, session, ..."""
+    return path.read_text().rpartition(")")[2].split()
+
+
 def _descendants(root: int) -> list[int]:
     """All processes below `root`; empty where there is no /proc."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            after_name = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(after_name[1]), []).append(int(stat.parent.name))
+        with suppress(OSError):
+            children.setdefault(int(_stat(stat)[1]), []).append(int(stat.parent.name))
     found: list[int] = []
     queue = [root]
     while queue:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from server.config import Settings
 from server.engine.client import EngineClient
-from server.engine.guard import guarded
+from server.engine.guard import end_session, guarded
 from server.engine.launch import EngineCommand, engine_command
 from server.errors import EngineUnavailable
 
@@ -181,10 +181,12 @@ class EngineSupervisor:
         try:
             async with asyncio.timeout(STOP_GRACE_S + 5):
                 await process.wait()
-        except TimeoutError:  # the guard hangs; the kernel ends the engine with it
+        except TimeoutError:  # the guard hangs
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        if process.returncode is not None and process.returncode < 0:  # the guard was killed
+            end_session(process.pid)
         self._process = None
 
 

@@ -16,7 +16,7 @@ from server.config import Settings
 from server.engine.launch import EngineCommand
 from server.engine.supervisor import EngineSupervisor
 from server.errors import EngineUnavailable
-from tests.server.engine.processes import all_gone, pids_in, until
+from tests.server.engine.processes import all_gone, is_alive, pids_in, until
 
 STANDIN = Path(__file__).with_name("standin.py")
 OWNER = Path(__file__).with_name("owner.py")
@@ -65,6 +65,23 @@ async def test_a_killed_engine_comes_back_at_the_same_url(tmp_path: Path) -> Non
     finally:
         await engine.stop()
     assert all_gone(pids_in(tmp_path / "pids"))
+
+
+async def test_a_killed_guard_leaves_nothing_of_its_session(tmp_path: Path) -> None:
+    engine = supervisor(tmp_path)
+    await engine.start()
+    guard = engine.pid
+    assert guard is not None
+    family = pids_in(tmp_path / "pids")
+    members = [pid for pid in family if os.getsid(pid) == guard]
+    try:
+        os.kill(guard, signal.SIGKILL)
+        assert len(members) == 2
+        assert await asyncio.to_thread(all_gone, members)
+    finally:
+        await engine.stop()
+        for pid in filter(is_alive, family):  # a session of its own is beyond reach
+            os.kill(pid, signal.SIGKILL)
 
 
 async def test_an_engine_that_ends_while_starting_says_why(tmp_path: Path) -> None:
