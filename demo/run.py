@@ -41,10 +41,10 @@ def main() -> int:
     console = Console(width=None if live else PLAIN_WIDTH, soft_wrap=not live)
     keep = os.environ.get("KEEP", "") not in ("", "0")
     setup_s = float(os.environ.get("DEMO_SETUP_S") or 0)
-    return asyncio.run(_main(Show(console, live=live), keep=keep, setup_s=setup_s))
+    return asyncio.run(guarded(Show(console, live=live), keep=keep, setup_s=setup_s))
 
 
-async def _main(show: Show, *, keep: bool, setup_s: float) -> int:
+async def guarded(show: Show, *, keep: bool, setup_s: float) -> int:
     """Play, and turn signals and failures into words and exit codes."""
     signals = Signals()
     try:
@@ -98,7 +98,7 @@ async def play(show: Show, signals: Signals, *, keep: bool, setup_s: float) -> i
         engine_start_s = monotonic() - started
         async with _stage(server, show) as (stage, api_keys):
             report = await _tell(stage, began, setup_s, engine_start_s)
-        exit_code = _conclude(show, report)
+        exit_code = conclude(show, report)
         if keep:
             signals.quietly()
             await _keep(show, server, signals, api_keys)
@@ -170,7 +170,7 @@ class _Laps:
         return self._last - last
 
 
-def _conclude(show: Show, report: Report) -> int:
+def conclude(show: Show, report: Report) -> int:
     """Write the report, print the table, and name what was promised and not kept."""
     write(report, REPORT)
     show.console.print()

@@ -81,18 +81,11 @@ class ServerProcess:
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> ServerProcess:
-        lock = self._directory.open()
-        with self.log_path.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(str(Path(sys.executable).with_name("ttrl-server")), "serve"),
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C is ours to handle, and the group is ours to end
-                preexec_fn=_die_with_parent,
-            )
+        try:
+            self._process = await self._spawn(self._directory.open())
+        except BaseException:
+            self._directory.close()
+            raise
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
@@ -143,6 +136,19 @@ class ServerProcess:
         except FileNotFoundError:
             return ""
         return "\n".join([f"The end of {self.log_path}:", *lines[-TAIL_LINES:]])
+
+    async def _spawn(self, lock: int) -> asyncio.subprocess.Process:
+        with self.log_path.open("wb") as log:
+            return await asyncio.create_subprocess_exec(
+                *(str(Path(sys.executable).with_name("ttrl-server")), "serve"),
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=(lock,),
+                start_new_session=True,  # Ctrl-C is ours to handle, and the group is ours to end
+                preexec_fn=_die_with_parent,
+            )
 
     async def _stop(self) -> None:
         process = self._process
