@@ -88,7 +88,8 @@ async def claim(
     while (cycle := await session.scalar(_next_claimable(now))) is not None:
         if cycle.attempts >= MAX_ATTEMPTS:
             _end(cycle, CycleStatus.FAILED, now)
-            cycle.error = f"attempts: taken up {cycle.attempts} times without an end"
+            last = f"; the last time: {cycle.error}" if cycle.error else ""
+            cycle.error = f"attempts: taken up {cycle.attempts} times without an end{last}"
             await session.flush()
             continue
         cycle.status = CycleStatus.RUNNING.value
@@ -179,6 +180,14 @@ async def orders(session: AsyncSession, lease: Lease) -> Orders:
     )
 
 
+async def has_ended(session: AsyncSession, lease: Lease) -> bool:
+    """Whether the cycle ended under this very lease."""
+    status = await session.scalar(
+        select(Cycle.status).where(Cycle.id == lease.cycle_id, Cycle.fence == lease.fence)
+    )
+    return status is not None and status not in ACTIVE
+
+
 async def release(session: AsyncSession, lease: Lease, *, now: datetime) -> None:
     """Give a running cycle back so that another worker can go on at once.
 
@@ -201,7 +210,8 @@ async def finish(
     reasons: Sequence[str] | None = None,
     error: str | None = None,
 ) -> None:
-    """End a running cycle; reasons and error are kept as they were where none is given.
+    """End a running cycle. Reasons are kept as they were where none are given; the error of an
+    earlier crash is not.
 
     Raises:
         LeaseLost: another worker has taken the cycle up.
@@ -212,11 +222,10 @@ async def finish(
         "finished_at": now,
         "lease_owner": None,
         "lease_expires_at": None,
+        "error": error,
     }
     if reasons is not None:
         values["reasons"] = list(reasons)
-    if error is not None:
-        values["error"] = error
     if status in (CycleStatus.PROMOTED, CycleStatus.REJECTED):
         values["decision"] = status.value
     await update_fenced(session, lease, **values)
@@ -271,7 +280,7 @@ async def count_active(session: AsyncSession) -> dict[str, int]:
         select(Cycle.status, func.count()).where(Cycle.status.in_(ACTIVE)).group_by(Cycle.status)
     )
     counts = {status.value: 0 for status in ACTIVE}
-    return counts | dict(rows.tuples().all())
+    return counts | {row[0]: row[1] for row in rows}
 
 
 async def running_ids(session: AsyncSession) -> set[int]:

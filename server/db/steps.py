@@ -156,7 +156,7 @@ async def count_visits(
             )
             .group_by(Group.fingerprint)
         )
-        visits.update(rows.tuples().all())
+        visits.update({row[0]: row[1] for row in rows})
     return visits
 
 

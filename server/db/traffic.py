@@ -43,7 +43,7 @@ async def recent_queries(
         .order_by(Query.created_at.desc(), Query.id)
         .limit(limit)
     )
-    return [(query_id, fingerprint) for query_id, fingerprint in rows.tuples()]
+    return [(query_id, fingerprint) for query_id, fingerprint in rows]
 
 
 async def load_prompts(
@@ -61,7 +61,7 @@ async def load_prompts(
                 Query.id.in_(query_ids[start : start + CHUNK]),
             )
         )
-        for query_id, messages, prompt_tokens in rows.tuples():
+        for query_id, messages, prompt_tokens in rows:
             found[query_id] = LoggedPrompt(query_id, messages, prompt_tokens)
     return found
 
@@ -73,7 +73,7 @@ async def count_refused(session: AsyncSession, tenant_id: int) -> dict[str, int]
         .where(Query.tenant_id == tenant_id, ~Query.eligible)
         .group_by(Query.reason)
     )
-    return {reason or "unknown": count for reason, count in rows.tuples()}
+    return {reason or "unknown": count for reason, count in rows}
 
 
 async def traffic_of_tenants(session: AsyncSession) -> list[Traffic]:
@@ -91,7 +91,7 @@ async def traffic_of_tenants(session: AsyncSession) -> list[Traffic]:
     )
     return [
         Traffic(tenant_id, settings.get("schedule") or {}, last_at or created_at)
-        for tenant_id, settings, created_at, last_at in rows.tuples()
+        for tenant_id, settings, created_at, last_at in rows
     ]
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from server.db.engine import Database
 from server.db.models import Base, Query, Tenant
+
+if TYPE_CHECKING:
+    from .scene import Scene
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -79,3 +82,11 @@ async def add_queries(
             )
             for index, question in enumerate(questions)
         )
+
+
+@pytest.fixture
+async def scene(database: Database, clock: HandClock, tmp_path: Path) -> AsyncGenerator[Scene]:
+    from .scene import make_scene
+
+    async with make_scene(database, clock, tmp_path / "data") as scene:
+        yield scene
