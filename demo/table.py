@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def _tenants(report: Report) -> Table:
     table.add_row("asks", "4-digit additions", "4-digit subtractions")
     table.add_row("pass@1, fresh questions", *(_accuracy(result) for result in pair))
     table.add_row("majority of its answers, before", *(_majority(result) for result in pair))
-    table.add_row("steps x rollouts", *(_work(result) for result in pair))
+    table.add_row("one cycle", *(_work(result) for result in pair))
     table.add_row("gate", *(_verdict(result) for result in pair))
     table.add_row("because", *(_reasons(result) for result in pair))
     table.add_row("serves version", *(str(result.live_version) for result in pair))
@@ -46,7 +47,8 @@ def _majority(result: TenantResult) -> str:
 
 def _work(result: TenantResult) -> str:
     cycle = result.cycle
-    return f"{cycle.steps_done} x {cycle.num_rollouts:,} in {cycle_seconds(cycle):.0f} s"
+    work = f"{cycle.steps_done} steps, {cycle.num_rollouts:,} rollouts"
+    return f"{work}, {cycle_seconds(cycle):.0f} s"
 
 
 def _verdict(result: TenantResult) -> Text:
@@ -104,6 +106,7 @@ response = client.chat.completions.create(
 )
 print(response.choices[0].message.content, response.system_fingerprint)
 
+export PATH={Path(sys.executable).parent}:$PATH
 export TTRL_URL={url} TTRL_ADMIN_KEY=$(cat {admin_key_path})
 ttrl status
 ttrl versions {ADDER.name}
