@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from server.auth import Keys
 from server.clock import SystemClock
 from server.config import Settings
 from server.db.engine import Database
+from server.db.log import LogEntry
 from server.db.models import AdapterVersion, Answer, ApiKey, Base, Query, Tenant
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
@@ -36,6 +38,18 @@ KEYS = Keys("admin", b"pepper")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+class WatchedRecorder(Recorder):
+    """Says when entries were stored, for tests whose client is gone by then."""
+
+    def __init__(self, database: Database, *, queue_size: int, timeout_s: float) -> None:
+        super().__init__(database, queue_size=queue_size, timeout_s=timeout_s)
+        self.stored = asyncio.Event()
+
+    async def record(self, entry: LogEntry) -> None:
+        await super().record(entry)
+        self.stored.set()
+
+
 @dataclass
 class Stack:
     """A running gateway, its parts, and ways to look at what it did."""
@@ -45,6 +59,7 @@ class Stack:
     deps: GatewayDeps
     database: Database
     fakes: list[FakeVLLM]
+    recorder: WatchedRecorder
 
     @property
     def fake(self) -> FakeVLLM:
@@ -125,7 +140,8 @@ async def running(
         install_error_handlers(app)
         app.include_router(gateway_router(deps))
         url = await held.enter_async_context(serve(app))
-        yield Stack(url, app, deps, database, fakes)
+        assert isinstance(deps.recorder, WatchedRecorder)
+        yield Stack(url, app, deps, database, fakes, deps.recorder)
 
 
 async def _deps(
@@ -147,7 +163,7 @@ async def _deps(
     upstream = Upstream(pool, registry, max_connections=settings.max_in_flight)
     await upstream.start()
     held.push_async_callback(upstream.stop)
-    recorder = Recorder(
+    recorder = WatchedRecorder(
         database, queue_size=settings.log_queue_size, timeout_s=settings.log_timeout_s
     )
     await recorder.start()

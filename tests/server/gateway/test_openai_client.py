@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import openai
 import pytest
 from openai import DefaultHttpxClient, OpenAI
-from openai.types.chat import ChatCompletionToolParam
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from tests.fakes.vllm import ToolCall
 from tests.server.gateway.conftest import ADDER, NOVICE, Stack
 
-MESSAGES = [{"role": "user", "content": "2+2"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "2+2"}]
 TOOL: ChatCompletionToolParam = {
     "type": "function",
     "function": {"name": "add", "parameters": {"type": "object", "properties": {}}},
@@ -146,7 +147,7 @@ async def test_tools_are_passed_through_and_logged(stack: Stack, stream: bool):
 
 
 async def test_response_format_is_passed_through(stack: Stack):
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     async with stack.openai() as client:
         await client.chat.completions.create(model="ttrl", messages=MESSAGES, response_format=form)
     assert stack.fake.received("/v1/chat/completions")[0].body["response_format"] == form
@@ -228,8 +229,8 @@ async def test_a_wrong_key(stack: Stack):
 async def test_the_history_of_an_openai_client_is_taken(stack: Stack):
     async with stack.openai() as client:
         answer = await client.chat.completions.create(model="ttrl", messages=MESSAGES)
-        turn = answer.choices[0].message.model_dump()
-        again = [*MESSAGES, turn, {"role": "user", "content": "sure?"}]
+        turn: Any = answer.choices[0].message.model_dump()
+        again: list[Any] = [*MESSAGES, turn, {"role": "user", "content": "sure?"}]
         second = await client.chat.completions.create(model="ttrl", messages=again)
     assert second.choices[0].message.content == "t1-adder--v2|sure?"
     sent = stack.fake.received("/v1/chat/completions")[1].body["messages"][1]

@@ -1,0 +1,51 @@
+"""The OpenAPI description is complete and comes from what is accepted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from server.gateway import openapi
+from server.gateway.allowlist import REFUSED, ChatRequest, CompletionRequest
+from tests.server.gateway.conftest import Stack
+
+ROUTES = {
+    "/v1/chat/completions": ("post", ChatRequest, {400, 401, 404, 413, 429, 500, 502, 503}),
+    "/v1/completions": ("post", CompletionRequest, {400, 401, 404, 413, 429, 500, 502, 503}),
+    "/v1/models": ("get", None, {401, 500, 503}),
+    "/v1/models/{model_id}": ("get", None, {401, 404, 500, 503}),
+}
+
+
+async def test_every_route_error_and_field_is_described(stack: Stack):
+    schema: dict[str, Any] = stack.app.openapi()
+    assert set(schema["paths"]) == set(ROUTES)
+    for path, (method, struct, codes) in ROUTES.items():
+        route = schema["paths"][path][method]
+        assert route["description"]
+        assert route["security"] == [{"apiKey": []}]
+        for code in codes:
+            response = route["responses"][str(code)]
+            assert response["description"]
+            body = response["content"]["application/json"]["schema"]
+            assert body == {"$ref": "#/components/schemas/ErrorBody"}
+        if struct is not None:
+            body = route["requestBody"]["content"]["application/json"]["schema"]
+            fields = {field.encode_name for field in msgspec.structs.fields(struct)}
+            assert set(body["properties"]) == fields
+            assert all(field["description"] for field in body["properties"].values())
+            assert "$ref" not in json.dumps(route["requestBody"])
+    assert schema["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+
+
+@pytest.mark.parametrize("struct", [ChatRequest, CompletionRequest])
+def test_no_field_is_both_accepted_and_refused(struct: type):
+    assert not {field.name for field in msgspec.structs.fields(struct)} & set(REFUSED)
+
+
+def test_no_description_of_a_field_that_is_gone():
+    fields = {f.name for s in (ChatRequest, CompletionRequest) for f in msgspec.structs.fields(s)}
+    assert set(openapi.FIELDS) == fields
