@@ -54,7 +54,7 @@ from tests.fakes.vllm_call import (
     Send,
     read,
 )
-from tests.fakes.vllm_plan import Ask, Serving, plan, stream_events
+from tests.fakes.vllm_plan import Ask, Serving, missing, plan, stream_events
 from tests.fakes.vllm_wire import EOS, Problem, ToolCall
 
 __all__ = ["EOS", "Ask", "Dropped", "FakeVLLM", "Fault", "Received", "ToolCall", "echo", "marker"]
@@ -186,7 +186,7 @@ class FakeVLLM:
             return
         if not isinstance(received.body, dict):
             message = "1 validation error:\n  {'type': 'json_invalid', 'loc': 'body'}"
-            await call.problem(Problem(400, message, "Bad Request", "body"))
+            await call.problem(Problem(400, message, "Bad Request", "body.0"))
             return
         match received.path:
             case "/v1/load_lora_adapter":
@@ -205,7 +205,10 @@ class FakeVLLM:
         return cards + [_card(name, path, self.base, None) for name, path in self.adapters.items()]
 
     def _load(self, body: dict[str, Any]) -> str | Problem:
-        name, path = body.get("lora_name"), body.get("lora_path")
+        for field_name in ("lora_name", "lora_path"):
+            if field_name not in body:
+                return missing(field_name)
+        name, path = body["lora_name"], body["lora_path"]
         if not name or not path:
             text = "Both 'lora_name' and 'lora_path' must be provided."
             return Problem(400, text, "InvalidUserInput")
@@ -223,7 +226,9 @@ class FakeVLLM:
         return f"Success: LoRA adapter '{name}' added successfully."
 
     def _unload(self, body: dict[str, Any]) -> str | Problem:
-        name = body.get("lora_name")
+        if "lora_name" not in body:
+            return missing("lora_name")
+        name = body["lora_name"]
         if name not in self.adapters:
             text = f"The lora adapter '{name}' cannot be found."
             return Problem(404, text, "NotFoundError")

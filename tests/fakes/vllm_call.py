@@ -66,10 +66,17 @@ class Call:
             raise ClientLeft
 
     async def answer(
-        self, status: int, body: bytes, *, kind: str = "application/json", is_cut: bool = False
+        self,
+        status: int,
+        body: bytes,
+        *,
+        kind: str | None = "application/json",
+        is_cut: bool = False,
     ) -> None:
         """A whole body, or half of it and a broken connection."""
-        headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+        headers = [(b"content-length", b"%d" % len(body))]
+        if kind is not None:
+            headers.append((b"content-type", kind.encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         if is_cut:
             half = body[: len(body) // 2]
@@ -86,11 +93,11 @@ class Call:
         await self.json(problem.status, problem.body())
 
     async def text_or_problem(self, result: str | Problem) -> None:
-        """What the adapter routes answer: plain text, or an error."""
+        """What the adapter routes answer: text without a content type, or an error."""
         if isinstance(result, Problem):
             await self.problem(result)
         else:
-            await self.answer(200, result.encode(), kind="text/plain; charset=utf-8")
+            await self.answer(200, result.encode(), kind=None)
 
     async def stream(self, events: list[bytes], fault: Fault, delay_s: float) -> None:
         """Server-sent events, paced; vLLM answers 200 before it knows whether it can."""

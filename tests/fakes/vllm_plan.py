@@ -68,8 +68,9 @@ def plan(serving: Serving, body: dict[str, Any], is_chat: bool, request_id: str)
     prompt = wire.render_chat(messages) if messages is not None else body["prompt"]
     ids = wire.encode(prompt) if isinstance(prompt, str) else list(prompt)
     if len(ids) >= serving.max_model_len:
-        text = f"Input length ({len(ids)}) exceeds model's maximum context length"
-        return Problem(400, f"{text} ({serving.max_model_len}).", "BadRequestError")
+        text = f"This model's maximum context length is {serving.max_model_len} tokens. However,"
+        text += f" your prompt contains {len(ids)} input tokens."
+        return _bad(text, "input_tokens", len(ids))
     head = Head(
         id=f"chatcmpl-{request_id}" if is_chat else f"cmpl-{request_id}",
         model=body.get("model") or serving.base,
@@ -96,38 +97,52 @@ def plan(serving: Serving, body: dict[str, Any], is_chat: bool, request_id: str)
 
 def _refusal(serving: Serving, body: dict[str, Any], is_chat: bool) -> Problem | None:
     if body.get("stream_options") and not body.get("stream"):
-        text = "Stream options can only be defined when `stream=True`."
-        return _invalid(text, "stream_options")
+        return _bad("Stream options can only be defined when `stream=True`.", "stream_options")
     if is_chat and not isinstance(body.get("messages"), list):
-        return _invalid("Field required", "messages")
+        return missing("messages")
     if not is_chat and not body.get("prompt"):
         text = "Either prompt or prompt_embeds must be provided and non-empty."
-        return _invalid(text, "prompt")
+        return _bad(text, "prompt")
     unknown = serving.unknown(body.get("model"))
     if unknown is not None:
         return unknown
-    for name in ("max_tokens", "max_completion_tokens", "n"):
-        value = body.get(name)
-        if value is not None and value < 1:
-            shown = "max_tokens" if name == "max_completion_tokens" else name
-            text = f"{shown} must be at least 1, got {value}."
-            return Problem(400, text, "BadRequestError", shown)
+    n = body.get("n")
+    if n is not None and n < 1:
+        return Problem(400, f"n must be at least 1, got {n}.", "BadRequestError")
+    if n is not None and n > 1 and body.get("temperature") == 0:
+        text = f"n must be 1 when using greedy sampling, got {n}."
+        return Problem(400, text, "BadRequestError")
+    limit = _limit(body)
+    if limit is not None and limit < 1:
+        return _bad(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
     return None
 
 
-def _invalid(message: str, param: str) -> Problem:
-    text = f"1 validation error:\n  {{'msg': 'Value error, {message}'}}"
-    return Problem(400, text, "Bad Request", param)
+def missing(field: str) -> Problem:
+    """vLLM's 400 for a field that is not there."""
+    text = f"1 validation error:\n  {{'type': 'missing', 'loc': 'body.{field}'}}"
+    return Problem(400, text, "Bad Request", f"body.{field}")
+
+
+def _bad(message: str, param: str, value: int | None = None) -> Problem:
+    note = f"parameter={param}" + (f", value={value}" if value is not None else "")
+    return Problem(400, f"{message} ({note})", "BadRequestError", param)
+
+
+def _limit(body: dict[str, Any]) -> int | None:
+    limit = body.get("max_completion_tokens")
+    return body.get("max_tokens") if limit is None else limit
 
 
 def _choice(ask: Ask, answer: str | ToolCall, room: int) -> Choice:
     tool = answer if isinstance(answer, ToolCall) else None
     text = answer if isinstance(answer, str) else answer.arguments
     text, stop = _cut(text, ask.body.get("stop"))
-    limit = ask.body.get("max_completion_tokens") or ask.body.get("max_tokens")
+    limit = _limit(ask.body)
     if limit is None:
         limit = 16 if ask.route == "completions" else room
-    ids = [*wire.encode(text), *([] if stop else [EOS])]
+    # What a stop string cuts off the text is still among the tokens.
+    ids = wire.encode(text + stop) if stop else [*wire.encode(text), EOS]
     is_cut = len(ids) > min(limit, room)
     ids = ids[: min(limit, room)]
     return Choice(

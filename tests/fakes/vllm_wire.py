@@ -258,7 +258,8 @@ def chat_opening(head: Head, index: int) -> dict[str, Any]:
 def chat_delta(head: Head, choice: Choice, start: int, end: int) -> dict[str, Any]:
     """Tokens `start:end` of a choice; the last one carries the finish reason."""
     ids, is_last = choice.token_ids[start:end], end >= len(choice.token_ids)
-    delta: dict[str, Any] = {"content": visible(choice, start, end)}
+    text = visible(choice, start, end)
+    delta: dict[str, Any] = {"content": text} if text else {}
     if choice.tool is not None:
         delta = {"tool_calls": [_tool(choice) | {"index": 0}]} if is_last else {}
     logprobs = _chat_logprobs(ids, choice.logprobs[start:end]) if head.logprobs else None
