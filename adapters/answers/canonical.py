@@ -31,6 +31,8 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:mbox|hbox|textbf|textit|textrm|mathrm|mathbf|mathit|operatorname\*?)(?=\s*\{)",
          r"\\text"),
         (r"\\(?:left|right|[bB]ig{1,2}[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])\s*\.?", ""),
+        (r",\s*\\!\s*", ","),
+        (r"\\\\\s*$", ""),
         (r"√\s*([0-9]+|[a-zA-Z])", r"\\sqrt{\1}"),
         (r"√", r"\\sqrt "),
         (r"(?<!\\)\\(?:!|,|;|:|>| )|\\q?quad(?![a-zA-Z])|~", " "),
@@ -46,6 +48,9 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"([_^])\s*\{\s*(\w)\s*\}", r"\1\2"),
     )
 )  # fmt: skip
+PASSES = 4  # garbage may need more than one to become its own key; answers do not
+DEPTH = 3  # lists in lists that are taken apart
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _WRAPPERS = ((r"\(", r"\)"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$"), ("**", "**"))
 _TEXT_ONLY = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[^\W\d_]+(?:[\s'’.-]+[^\W\d_]+)*")
@@ -76,7 +81,12 @@ def canonical(answer: str, kind: AnswerKind) -> str | None:
         return choice_letter(text)
     if kind == "number":
         return canonical_number(_unassigned(text))
-    return _key(_unassigned(text), depth=3)
+    key = _key(_unassigned(text), DEPTH)
+    for _ in range(PASSES):
+        previous, key = key, _key(_unassigned(clean(key or "")), DEPTH)
+        if key == previous:
+            break
+    return key
 
 
 def sequence(text: str) -> Sequence | None:
@@ -109,7 +119,7 @@ def split(text: str) -> tuple[str, ...] | None:
 
 def clean(answer: str) -> str:
     """The answer as plain LaTeX: no wrapping, no decoration, one spelling of each command."""
-    text = answer[:MAX_ANSWER].translate(_TRANSLATE)
+    text = _CONTROLS.sub("", answer[:MAX_ANSWER]).translate(_TRANSLATE)
     text = unicodedata.normalize("NFKC", text)[: 2 * MAX_ANSWER]
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
@@ -147,11 +157,12 @@ def _unassigned(text: str) -> str:
 
 def _key(text: str, depth: int) -> str | None:
     text = text.strip()
-    number = canonical_number(text)
+    number = canonical_number(text, drop_unit=depth == DEPTH)
     if number is not None:
         return number
-    if _WORDS.fullmatch(text):
-        return text if len(text) == 1 else _SPACE.sub(" ", text).casefold()
+    words = _WORDS.fullmatch(text) or _WORDS.fullmatch(text.rstrip("!"))  # "No!", but not "n!"
+    if words and (len(words[0]) > 1 or words[0] == text):
+        return words[0] if len(words[0]) == 1 else _SPACE.sub(" ", words[0]).casefold()
     if depth > 0:
         listed = _list_key(text, depth - 1)
         if listed is not None:
@@ -162,7 +173,8 @@ def _key(text: str, depth: int) -> str | None:
 def _list_key(text: str, depth: int) -> str | None:
     """The key of a point, an interval, a set, a bare list, or one thing in needless brackets."""
     if text.startswith("(") and text.endswith(")"):
-        inner = _key(text[1:-1], depth) if split(text[1:-1]) is not None else None
+        alone = len(split(text[1:-1]) or ()) == 1
+        inner = _key(text[1:-1], depth) if alone else None
         if inner is not None and (len(inner) == 1 or canonical_number(inner) is not None):
             return inner
     found = sequence(text)

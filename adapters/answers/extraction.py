@@ -17,8 +17,12 @@ AnswerKind = Literal["auto", "math", "number", "choice"]
 TAIL = 16_384  # characters of a response that are looked at, from its end
 MAX_ANSWER = 512  # a longer "answer" is none
 
+# What UTF-8 or PostgreSQL's text cannot hold, and no answer needs.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$\\]{1,40}?)[.,;]?(?=[\s$\\]|$)")
+_BARE  # What UTF-8 or PostgreSQL's text cannot hold, and no answer needs.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_BOX = re.compile(r"\\boxed\s+([^\s{}$\\]{1,40}?)[.,;]?(?=[\s$\\]|$)")
 _MARK = re.compile(
     r"(?:\bfinal\s+answer|\banswer)\b\s{0,3}(?:\*\*|__)?\s{0,3}(?:is|are|=|:)(?!\w)", re.IGNORECASE
 )
@@ -66,7 +70,7 @@ def extract(text: str, kind: AnswerKind) -> str | None:
     if answer is None:
         return None
     answer = answer.strip()
-    return answer if 0 < len(answer) <= MAX_ANSWER else None
+    return answer if 0 < len(answer) <= MAX_ANSWER and not _UNSTORABLE.search(answer) else None
 
 
 def choice_letter(answer: str) -> str | None:
@@ -106,7 +110,7 @@ def _after_mark(text: str) -> str | None:
         if match is None:
             return None
         text, end = last_line, match.end()
-    sentence = _SENTENCE.match(text[end : end + MAX_ANSWER].lstrip(" \t*_:"))
+    sentence = _SENTENCE.match(text[end : end + MAX_ANSWER].lstrip(" \t\r\n*_:"))
     if sentence is None or sentence[0].endswith("?"):
         return None
     return sentence[0].strip(" \t*_\r").removesuffix(".").strip(" \t*_") or None

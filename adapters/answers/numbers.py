@@ -12,6 +12,7 @@ from fractions import Fraction
 MAX_EXPONENT = 400  # of scientific notation: keeps a hostile `1e999999999` small
 
 _DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
+_SIGN_SPACE = re.compile(r"^([-+])\s+")
 _PLAIN = re.compile(rf"[-+]?{_DECIMAL}", re.ASCII)
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?", re.ASCII)
 _RATIO = re.compile(
@@ -39,7 +40,6 @@ _UNIT = re.compile(
     r"(?:(?P<words>(?:\\text\s*\{[^{}]*\}|[a-zA-Z.]|\\[,;: ]|[\s~])+)"
     r"(?:\^\s*\{?\s*[-+]?\d\s*\}?)?)?$"
 )
-_TEXT = re.compile(r"\\text\s*\{[^{}]*\}")
 _LETTERS = re.compile(r"[a-zA-Z][a-zA-Z.]*")
 _SHORT_UNITS = frozenset(("m", "g", "s", "h"))
 _ATTACHED_UNITS = frozenset(("cm", "mm", "km", "kg", "mg", "ml", "ft", "mph"))
@@ -53,7 +53,7 @@ _NOT_UNITS = re.compile(
 
 def parse_number(text: str) -> Fraction | None:
     """The exact value of a bare number (no unit, no percent sign), or None."""
-    text = text.strip().replace("−", "-")
+    text = _SIGN_SPACE.sub(r"\1", text.strip().replace("−", "-"))
     if _PLAIN.fullmatch(text):
         return Fraction(text.rstrip(".") if text.endswith(".") else text)
     if _THOUSANDS.fullmatch(text):
@@ -62,14 +62,18 @@ def parse_number(text: str) -> Fraction | None:
     return next((value for value in values if value is not None), None)
 
 
-def canonical_number(text: str) -> str | None:
+def canonical_number(text: str, *, drop_unit: bool = True) -> str | None:
     """`text` as an exact number in lowest terms (`3`, `-7/2`, `25%`), or None if it is none.
 
-    Units and currency are dropped; so is a full stop at the end.
+    Currency and a full stop at the end are dropped, and so is a unit if that is wished: a part of a
+    list keeps it, because "7 hours, 30 minutes" is not "30 hours, 7 minutes".
     """
     text = text.strip().rstrip(".,;: ")
     percent = _PERCENT.search(text)
-    text = text[: percent.start()].rstrip("\\, ~") if percent else _without_unit(text)
+    if percent:
+        text = text[: percent.start()].rstrip("\\, ~")
+    elif drop_unit:
+        text = _without_unit(text)
     text = _CURRENCY.sub(r"\g<sign>", text)
     value = parse_number(text)
     if value is None:
@@ -95,8 +99,7 @@ def _without_unit(text: str) -> str:
     if match is None:
         return text
     words = match["words"] or ""
-    bare = _TEXT.sub(" ", words)
-    touching = bare[:1].isalpha() and bare.strip() not in _ATTACHED_UNITS
+    touching = match[0][:1].isalpha() and words.strip() not in _ATTACHED_UNITS
     if touching or not is_unit(words.replace("\\text", " ")):
         return text
     return text[: match.start()]

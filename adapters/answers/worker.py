@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ import msgspec
 import adapters
 from adapters.answers.judge import EQUAL, LATE, READY
 
+COMMAND = (sys.executable, "-P", "-m", "adapters.answers.judge")
 START_S = 60.0  # importing math-verify takes two seconds on an idle core
 GRACE_S = 0.25  # what the worker's own alarm may be late before it is killed
 MAX_REPLY = 1024
@@ -28,9 +30,14 @@ class JudgeFailed(Exception):
 
 
 class Worker:
-    """One judge process, started when it is first needed. For one thread at a time."""
+    """One judge process, started when it is first needed. For one thread at a time.
 
-    def __init__(self) -> None:
+    Args:
+        command: what to run; it speaks the protocol of `adapters.answers.judge`.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -42,7 +49,7 @@ class Worker:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.close()
-        self._process = process = _start()
+        self._process = process = _spawn(self._command)
         if _read_line(process, START_S) != READY:
             self.close()
             raise JudgeFailed("the answer judge does not start: is math-verify installed?")
@@ -84,10 +91,10 @@ class Worker:
         return _read_line(process, wait_s)
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
     root = str(Path(adapters.__file__).resolve().parent.parent)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "adapters.answers.judge"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
