@@ -20,9 +20,7 @@ MAX_ANSWER = 512  # a longer "answer" is none
 # What UTF-8 or PostgreSQL's text cannot hold, and no answer needs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BARE  # What UTF-8 or PostgreSQL's text cannot hold, and no answer needs.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_BOX = re.compile(r"\\boxed\s+([^\s{}$\\]{1,40}?)[.,;]?(?=[\s$\\]|$)")
+_BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$\\]{1,40}?)[.,;]?(?=[\s$\\]|$)")
 _MARK = re.compile(
     r"(?:\bfinal\s+answer|\banswer)\b\s{0,3}(?:\*\*|__)?\s{0,3}(?:is|are|=|:)(?!\w)", re.IGNORECASE
 )
