@@ -9,12 +9,12 @@ from importlib.metadata import version
 
 import uvicorn
 from fastapi import FastAPI, Response
-from sqlalchemy.exc import SQLAlchemyError
 
 from server.admin.router import admin_router
 from server.auth import Keys
 from server.config import Settings
 from server.db.engine import Database
+from server.db.failures import SQLAlchemyError
 from server.db.migrate import check, upgrade
 from server.embedded import Embedded
 from server.engine.identity import identity_dir
@@ -57,7 +57,7 @@ def create_app(parts: Parts, *, lifespan: Lifespan | None = None) -> FastAPI:
 
 def _add_health(app: FastAPI, parts: Parts) -> None:
     @app.get("/healthz", tags=["health"], summary="Whether the process is alive")
-    async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+    async def healthz() -> dict[str, str]:
         """Answers 200 as long as the event loop turns."""
         return {"status": "ok"}
 
@@ -67,7 +67,7 @@ def _add_health(app: FastAPI, parts: Parts) -> None:
         summary="Whether requests can be served",
         responses={503: {"description": "The database or every engine is away."}},
     )
-    async def readyz(response: Response) -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+    async def readyz(response: Response) -> dict[str, str]:
         """Answers 200 when an engine is ready and the database answers, else 503 and why."""
         engines = "ok" if parts.pool.ready else "away"
         try:

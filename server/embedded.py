@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from server.config import Settings
 from server.engine.guard import guarded
@@ -113,10 +114,17 @@ def _end_process_on_failure(task: asyncio.Task[None]) -> None:
     """A server whose first start fails says why and ends: nothing would mend it."""
     if task.cancelled() or (error := task.exception()) is None:
         return
-    errors = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
-    for cause in errors:
+    for cause in _leaves(error):
         if isinstance(cause, TTRLError):
             logger.critical("cannot start: %s", cause.message)
         else:
             logger.critical("cannot start", exc_info=cause)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(part)
+    else:
+        yield error

@@ -19,10 +19,8 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.answers import Equivalence
-from adapters.base_digest import base_digest
 from adapters.store import AdapterStore
 from server.adaptation.conduct import conduct, sweep
 from server.adaptation.sampler import Sampler
@@ -33,8 +31,10 @@ from server.config import Settings
 from server.db import cycles
 from server.db.cycles import Lease
 from server.db.engine import Database
+from server.db.failures import SQLAlchemyError
 from server.db.migrate import check
-from server.engine.identity import ensure_identity
+from server.db.text import storable
+from server.engine.identity import ensure_identity, model_digest
 from server.engine.model_files import check_model
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
@@ -44,7 +44,6 @@ from server.scheduler import Planner
 from server.tenants import VersionRef
 
 logger = structlog.get_logger(__name__)
-
 
 
 class Worker:
@@ -141,7 +140,7 @@ class Worker:
         with suppress(LeaseLost, SQLAlchemyError, OSError):
             async with self._tools.database.transaction() as session:
                 message = f"{type(error).__name__}: {error}"[:2000]
-                await cycles.update_fenced(session, lease, error=message)
+                await cycles.update_fenced(session, lease, error=storable(message))
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
@@ -156,13 +155,13 @@ async def run_worker(settings: Settings) -> None:
         ConfigurationError: the model's files or the database are not as needed.
     """
     configure_logging(settings, process="worker")
-    model = check_model(settings.model)
+    check_model(settings.model)
     async with AsyncExitStack() as stack:
         database = Database(settings.sqlalchemy_url)
         stack.push_async_callback(database.close)
         await check(database)
         identity = await ensure_identity(settings)
-        digest = await asyncio.to_thread(base_digest, model.path)
+        digest = await asyncio.to_thread(model_digest, settings.model)
         tools = await stack.enter_async_context(_tools(settings, database, identity, digest))
         owner = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"[:80]
         planner = Planner(settings, database, tools.clock, owner=owner)

@@ -29,22 +29,28 @@ TAIL_CHARS = 2000
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def identity_dir(settings: Settings) -> Path:
-    """Where the identity adapter of these settings lives, whether it is there or not.
-
-    A model directory is known by the digest of its files, a hub id by its name.
+def model_digest(model: str) -> str:
+    """What a base model is known by: the digest of its files, or of its name on the hub.
 
     Raises:
         ModelFilesError: the model's files are missing.
     """
-    path = Path(settings.model)
-    if path.is_dir():
-        try:
-            digest = base_digest(path)
-        except FileNotFoundError as error:
-            raise ModelFilesError(str(error)) from error
-    else:
-        digest = hashlib.sha256(f"hub:{settings.model}".encode()).hexdigest()
+    path = Path(model)
+    if not path.is_dir():
+        return hashlib.sha256(f"hub:{model}".encode()).hexdigest()
+    try:
+        return base_digest(path)
+    except FileNotFoundError as error:
+        raise ModelFilesError(str(error)) from error
+
+
+def identity_dir(settings: Settings) -> Path:
+    """Where the identity adapter of these settings lives, whether it is there or not.
+
+    Raises:
+        ModelFilesError: the model's files are missing.
+    """
+    digest = model_digest(settings.model)
     return settings.adapters_dir / "base" / f"{digest[:12]}-r{settings.lora_rank}"
 
 

@@ -19,8 +19,7 @@ from time import monotonic
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from server.db.failures import SQLAlchemyError
 from server.engine.pool import Engine, EnginePool
 from server.errors import EngineFailed, EngineUnavailable, TTRLError
 
