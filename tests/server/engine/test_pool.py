@@ -1,0 +1,105 @@
+"""The pool knows which engines can serve, and spreads requests."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from server.engine.pool import Engine
+from server.errors import EngineUnavailable
+from tests.server.engine.conftest import Engines
+
+
+async def test_an_engine_is_away_until_it_was_seen(engines: Engines) -> None:
+    with pytest.raises(EngineUnavailable) as raised:
+        engines.pool.pick()
+    assert raised.value.retry_after_s
+
+
+async def test_the_least_busy_engine_is_picked(engines: Engines) -> None:
+    await engines.check()
+    first = engines.pool.pick()
+    with first.busy():
+        second = engines.pool.pick()
+        assert second is not first
+        with second.busy(), second.busy():
+            assert engines.pool.pick() is first
+    assert (first.in_flight, second.in_flight) == (0, 0)
+
+
+async def test_idle_engines_take_turns(engines: Engines) -> None:
+    await engines.check()
+    picked = [engines.pool.pick() for _ in range(4)]
+    assert picked[:2] == picked[2:]
+    assert picked[0] is not picked[1]
+
+
+async def test_an_engine_that_goes_away_is_not_picked(engines: Engines) -> None:
+    await engines.check()
+    engines.networks[0].is_cut = True
+    await engines.check()
+    assert [engine.state for engine in engines.pool.engines] == ["away", "ready"]
+    assert {engines.pool.pick().url for _ in range(4)} == {"http://e1"}
+
+
+async def test_an_engine_that_is_ill_is_away(engines: Engines) -> None:
+    engines.fakes[0].healthy = False
+    await engines.check()
+    assert [engine.state for engine in engines.pool.engines] == ["away", "ready"]
+
+
+async def test_a_refused_connection_counts_before_the_next_poll(engines: Engines) -> None:
+    await engines.check()
+    engines.pool.set_state(engines.pool.engines[0], "away")
+    assert engines.pool.pick().url == "http://e1"
+
+
+async def test_an_engine_is_ready_when_it_was_reconciled(engines: Engines) -> None:
+    answers = iter([False, True])
+
+    async def reconcile(_engine: Engine) -> bool:
+        return next(answers)
+
+    engines.pool.reconcile = reconcile
+    engine = engines.pool.engines[0]
+    await engines.pool.check(engine)
+    assert engine.state == "starting"
+    await engines.pool.check(engine)
+    assert engine.state == "ready"
+
+
+async def test_polling_goes_on_after_an_error(engines: Engines) -> None:
+    calls = 0
+
+    async def reconcile(_engine: Engine) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls < 5:
+            raise RuntimeError("a bug")
+        return True
+
+    engines.pool.reconcile = reconcile
+    await engines.pool.start()
+    async with asyncio.timeout(20):
+        await engines.pool.wait_ready()
+    assert calls >= 5
+
+
+async def test_a_look_does_not_undo_a_load_that_it_overlapped(engines: Engines) -> None:
+    engine = engines.pool.engines[0]
+    seen = asyncio.Event()
+    adapters = engine.client.adapters
+
+    async def slow_adapters() -> dict[str, str | None]:
+        names = await adapters()
+        await seen.wait()
+        return names
+
+    engine.client.adapters = slow_adapters
+    look = asyncio.create_task(engine.look())
+    await asyncio.sleep(0)
+    await engine.load("t1-a--v1", "/adapters/1")
+    seen.set()
+    assert await look
+    assert engine.loaded == {"t1-a--v1"}

@@ -1,0 +1,245 @@
+"""The registry brings engines to what the tenants' pointers say."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from server.engine.registry import RETRY_FAILED_S, AdapterRegistry
+from server.errors import EngineFailed, EngineUnavailable
+from tests.fakes.vllm import Fault
+from tests.server.engine.conftest import IDENTITY, Engines, version
+
+LOAD = "/v1/load_lora_adapter"
+V1, V2, V3 = version("t1-a--v1"), version("t1-a--v2"), version("t1-a--v3")
+KEEP_S = 60.0
+
+
+@pytest.fixture
+async def registry(engines: Engines) -> AdapterRegistry:
+    registry = AdapterRegistry(
+        engines.pool,
+        wanted=engines.read_wanted,
+        keep_s=KEEP_S,
+        max_adapters=4,
+        clock=engines.clock,
+    )
+    await registry.start()
+    return registry
+
+
+@pytest.mark.usefixtures("registry")
+async def test_live_versions_are_loaded_before_an_engine_is_ready(engines: Engines) -> None:
+    engines.wanted = [IDENTITY, V1]
+    hold = asyncio.Event()
+    engines.fakes[0].script(LOAD, Fault(), Fault(hold=hold))
+    engine = engines.pool.engines[0]
+    checking = asyncio.create_task(engines.pool.check(engine))
+    await engines.fakes[0].called(LOAD, 2)
+    assert engine.state == "starting"
+    hold.set()
+    await checking
+    assert engine.state == "ready"
+    assert set(engines.fakes[0].adapters) == {"identity", "t1-a--v1"}
+
+
+@pytest.mark.usefixtures("registry")
+async def test_a_new_version_is_loaded_while_the_engine_stays_ready(engines: Engines) -> None:
+    await engines.check()
+    engines.wanted.append(V1)
+    await engines.check()
+    assert all(engine.state == "ready" for engine in engines.pool.engines)
+    assert all("t1-a--v1" in fake.adapters for fake in engines.fakes)
+
+
+@pytest.mark.usefixtures("registry")
+async def test_a_restarted_engine_gets_everything_back_before_it_is_ready(
+    engines: Engines,
+) -> None:
+    engines.wanted = [IDENTITY, V1]
+    await engines.check()
+    engine, fake = engines.pool.engines[0], engines.fakes[0]
+    fake.restart()
+    fake.script(LOAD, Fault(status=503))
+    await engines.pool.check(engine)
+    assert engine.state == "starting"
+    await engines.pool.check(engine)
+    assert engine.state == "ready"
+    assert set(fake.adapters) == {"identity", "t1-a--v1"}
+
+
+async def test_a_version_that_cannot_be_loaded_fails_alone(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    engines.wanted = [IDENTITY, V1, V2]
+    engines.fakes[0].script(LOAD, Fault(), Fault(status=500, message="torn file"))
+    await engines.check()
+    engine = engines.pool.engines[0]
+    assert engine.state == "ready"
+    assert engine.loaded == {"identity", "t1-a--v2"}
+    assert [failure.engine_name for failure in registry.failures] == ["t1-a--v1"]
+    assert "torn file" in registry.failures[0].reason
+    with pytest.raises(EngineUnavailable, match="a--v1 cannot be loaded"):
+        await registry.ensure(V1, engine)
+    await registry.ensure(V2, engine)
+
+
+async def test_a_failed_version_is_tried_again_later(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    engines.wanted = [IDENTITY, V1]
+    engines.fakes[0].script(LOAD, Fault(), Fault(status=500))
+    await engines.check()
+    engines.now += RETRY_FAILED_S
+    await engines.check()
+    assert registry.failures == []
+    assert "t1-a--v1" in engines.fakes[0].adapters
+
+
+@pytest.mark.usefixtures("registry")
+async def test_a_superseded_version_is_unloaded_after_a_while(engines: Engines) -> None:
+    engines.wanted = [IDENTITY, V1]
+    await engines.check()
+    engines.wanted = [IDENTITY, V2]
+    await engines.check()
+    engines.now += KEEP_S - 1
+    await engines.check()
+    assert "t1-a--v1" in engines.fakes[0].adapters
+    engines.now += 1
+    await engines.check()
+    assert all(set(fake.adapters) == {"identity", "t1-a--v2"} for fake in engines.fakes)
+
+
+async def test_a_version_in_use_is_not_unloaded(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    engines.wanted = [IDENTITY, V1]
+    await engines.check()
+    engines.wanted = [IDENTITY]
+    with registry.lease(V1), registry.lease(V1):
+        await engines.check()
+        engines.now += 10 * KEEP_S
+        await engines.check()
+    await engines.check()
+    assert "t1-a--v1" in engines.fakes[0].adapters  # the time begins with the last use
+    engines.now += KEEP_S
+    await engines.check()
+    assert "t1-a--v1" not in engines.fakes[0].adapters
+
+
+@pytest.mark.usefixtures("registry")
+async def test_a_rolled_back_version_stays(engines: Engines) -> None:
+    engines.wanted = [IDENTITY, V1]
+    await engines.check()
+    engines.wanted = [IDENTITY, V2]
+    await engines.check()
+    engines.wanted = [IDENTITY, V1]
+    engines.now += KEEP_S
+    await engines.check()
+    engines.now += KEEP_S
+    await engines.check()
+    assert "t1-a--v1" in engines.fakes[0].adapters
+
+
+@pytest.mark.usefixtures("registry")
+async def test_training_steps_and_strangers_are_left_alone(engines: Engines) -> None:
+    engines.fakes[0].adapters |= {"t1-a--c4-s2": "/steps/2", "by-hand": "/by/hand"}
+    await engines.check()
+    engines.now += 10 * KEEP_S
+    await engines.check()
+    assert {"t1-a--c4-s2", "by-hand"} <= set(engines.fakes[0].adapters)
+
+
+async def test_a_pinned_version_is_loaded_once_for_many(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    await engines.check()
+    engine, fake = engines.pool.engines[0], engines.fakes[0]
+    await asyncio.gather(*(registry.ensure(V3, engine) for _ in range(20)))
+    names = [received.body["lora_name"] for received in fake.received(LOAD)]
+    assert names == ["identity", "t1-a--v3"]
+
+
+async def test_pinned_versions_make_room_for_each_other(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    await engines.check()
+    engine = engines.pool.engines[0]
+    for number in range(10, 16):
+        engines.now += 1
+        await registry.ensure(version(f"t1-a--v{number}"), engine)
+    assert engine.loaded == {"identity", *(f"t1-a--v{number}" for number in range(12, 16))}
+    assert set(engines.fakes[0].adapters) == engine.loaded
+
+
+async def test_too_many_pinned_versions_in_use_are_refused(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    await engines.check()
+    engine = engines.pool.engines[0]
+    pinned = [version(f"t1-a--v{number}") for number in range(10, 14)]
+    leases = [registry.lease(each) for each in pinned]
+    for each, lease in zip(pinned, leases, strict=True):
+        lease.__enter__()
+        await registry.ensure(each, engine)
+    with pytest.raises(EngineUnavailable, match="Too many"):
+        await registry.ensure(V1, engine)
+    leases[0].__exit__(None, None, None)
+    await registry.ensure(V1, engine)
+
+
+async def test_a_version_that_the_engine_forgot_is_loaded_again(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    await engines.check()
+    engine, fake = engines.pool.engines[0], engines.fakes[0]
+    await registry.ensure(V1, engine)
+    del fake.adapters["t1-a--v1"]
+    registry.forget(V1, engine)
+    await registry.ensure(V1, engine)
+    assert "t1-a--v1" in fake.adapters
+
+
+async def test_load_everywhere_reaches_every_ready_engine(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    await engines.check()
+    assert await registry.load_everywhere(V1) >= 0
+    assert all("t1-a--v1" in fake.adapters for fake in engines.fakes)
+
+
+async def test_load_everywhere_survives_an_engine_that_goes_away(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    await engines.check()
+    engines.networks[0].is_cut = True
+    await registry.load_everywhere(V1)
+    assert "t1-a--v1" in engines.fakes[1].adapters
+
+
+async def test_load_everywhere_needs_an_engine(engines: Engines, registry: AdapterRegistry) -> None:
+    with pytest.raises(EngineUnavailable):
+        await registry.load_everywhere(V1)
+
+
+async def test_load_everywhere_says_when_the_files_are_refused(
+    engines: Engines, registry: AdapterRegistry
+) -> None:
+    await engines.check()
+    engines.fakes[1].script(LOAD, Fault(status=500, message="torn file"))
+    with pytest.raises(EngineFailed, match="torn file"):
+        await registry.load_everywhere(V1)
+
+
+@pytest.mark.usefixtures("registry")
+async def test_engines_go_on_with_the_last_wanted_when_the_database_is_away(
+    engines: Engines,
+) -> None:
+    engines.wanted = [IDENTITY, V1]
+    await engines.check()
+    engines.is_database_away = True
+    engines.fakes[0].restart()
+    await engines.check()
+    assert engines.pool.engines[0].state == "ready"
+    assert set(engines.fakes[0].adapters) == {"identity", "t1-a--v1"}
