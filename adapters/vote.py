@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 from types import MappingProxyType
 
@@ -68,7 +69,7 @@ def harmony(answers: Sequence[str | None], views: Sequence[int], *, min_answers:
     total = _count(answers)
     by_view = {
         view: _count([a for a, v in zip(answers, views, strict=True) if v == view])
-        for view in sorted(sizes)
+        for view in sizes
     }
     tops = [_top(counts, total) for counts in by_view.values()]
     agreeing = [a is not None and a == b for a, b in combinations(tops, 2)]
@@ -82,13 +83,14 @@ def _most_harmonious(
 ) -> str | None:
     """The answer with the highest harmonic mean of its smoothed shares."""
 
-    def score(answer: str) -> float:
-        # 1 / (c/n + 1/2n) = 2n / (2c + 1); views come in a fixed order, so sums are repeatable.
-        return len(by_view) / sum(
-            2 * sizes[view] / (2 * counts[answer] + 1) for view, counts in by_view.items()
+    def cost(answer: str) -> Fraction:
+        # 1 / (c/n + 1/2n) = 2n / (2c + 1). Exact, so that ties are ties in any order of the views.
+        return sum(
+            (Fraction(2 * sizes[v], 2 * counts[answer] + 1) for v, counts in by_view.items()),
+            Fraction(),
         )
 
-    return min(total, key=lambda answer: (-score(answer), -total[answer], answer), default=None)
+    return min(total, key=lambda answer: (cost(answer), -total[answer], answer), default=None)
 
 
 def _count(answers: Sequence[str | None]) -> Counter[str]:
