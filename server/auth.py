@@ -118,28 +118,25 @@ def _load_or_make(path: Path, prefix: str) -> str:
 
 def _read_private(path: Path) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
-    with os.fdopen(descriptor, encoding="utf-8") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"{path} is not a file.")
-        if status.st_mode & 0o077:
-            mode = stat.S_IMODE(status.st_mode)
-            raise ConfigurationError(
-                f"{path} can be read by others (mode {mode:04o}). Make it private with"
-                f" `chmod 600 {path}`, or delete it to get a new one."
-            )
-        try:
-            content = file.read().strip()
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"{path} is not text.") from None
-    if not content:
+    if mode & 0o077:
+        raise ConfigurationError(
+            f"{path} is open to others (mode {mode:04o}). Make it private with"
+            f" `chmod 600 {path}`, or delete it to get a new one."
+        )
+    try:
+        secret = content.decode().strip()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not text.") from None
+    if not secret:
         raise ConfigurationError(f"{path} is empty. Delete it to get a new one.")
-    return content
+    return secret
 
 
 def _make_private(path: Path, content: str) -> None:

@@ -98,7 +98,7 @@ async def list_all_cycles(
     )
     if before is not None:
         statement = statement.where(Cycle.id < before)
-    return (await session.execute(statement)).tuples().all()
+    return [(cycle, name) for cycle, name in await session.execute(statement)]
 
 
 async def steps_of(session: AsyncSession, cycle_id: int) -> Sequence[CycleStep]:

@@ -26,7 +26,9 @@ class WireInput(BaseModel):
 class Page(Wire, Generic[T]):
     """A page of a list, newest first."""
 
-    items: list[T]
+    model_config = ConfigDict(json_schema_extra={"description": "A page of a list, newest first."})
+
+    items: list[T] = Field(description="Newest first.")
     next: str | None = Field(
         description="Pass it as `before` for the page after this one; null on the last page."
     )
@@ -35,7 +37,7 @@ class Page(Wire, Generic[T]):
 class ErrorDetail(Wire):
     """What went wrong, in OpenAI's words."""
 
-    message: str
+    message: str = Field(description="For people.")
     type: str = Field(description="invalid_request_error, rate_limit_error or server_error.")
     param: str | None = Field(default=None, description="The field that is to blame, dotted.")
     code: str | None = Field(default=None, description="A stable code for programs.")
@@ -44,4 +46,4 @@ class ErrorDetail(Wire):
 class ErrorBody(Wire):
     """Every error answer."""
 
-    error: ErrorDetail
+    error: ErrorDetail = Field(description="What went wrong.")

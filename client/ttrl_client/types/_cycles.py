@@ -51,13 +51,13 @@ class Step(Wire):
     metrics: dict[str, float | int | None] = Field(
         description="See docs/algorithm.md for each of them."
     )
-    created_at: datetime
+    created_at: datetime = Field(description="When it was stored, after its adapter was on disk.")
 
 
 class EvaluationReport(Wire):
     """How one version did on the probe prompts; shares are in [0, 1]."""
 
-    version: str
+    version: str = Field(description="Which version was measured.")
     num_prompts: int = Field(description="Probe prompts.")
     num_samples: int = Field(description="Samples over all probe prompts.")
     label_agreement: float | None = Field(
@@ -76,30 +76,30 @@ class EvaluationReport(Wire):
 class Cycle(Wire):
     """A cycle with its steps and its verdict."""
 
-    id: int
-    tenant: str
+    id: int = Field(description="Grows with time, over all tenants.")
+    tenant: str = Field(description="The name of its tenant.")
     trigger: str = Field(description="manual, interval, cron or threshold.")
-    status: CycleStatus
+    status: CycleStatus = Field(description="Where it stands.")
     phase: CyclePhase | None = Field(description="While it runs.")
     cancel_requested: bool = Field(
         default=False, description="Asked to stop; its worker does so at the next safe point."
     )
-    seed: int
+    seed: int = Field(description="Selection and sampling follow from it.")
     parent_version: int | None = Field(description="The incumbent when it started.")
     candidate_version: int | None = Field(description="The version that it published.")
-    steps_planned: int
-    steps_done: int
+    steps_planned: int = Field(description="Optimizer updates that it wants to do.")
+    steps_done: int = Field(description="Optimizer updates that are stored.")
     num_rollouts: int = Field(description="Answers sampled for training.")
     selection: dict[str, Any] | None = Field(description="Counts of prompts by reason code.")
     decision: Literal["promoted", "rejected"] | None = Field(description="The gate's.")
     reasons: list[str] = Field(description="Why, with numbers: `flip_rate: 0.41 > 0.35`.")
-    incumbent: EvaluationReport | None
-    candidate: EvaluationReport | None
+    incumbent: EvaluationReport | None = Field(description="How the parent version did.")
+    candidate: EvaluationReport | None = Field(description="How the trained version did.")
     error: str | None = Field(description="Why it was skipped, failed or cancelled.")
     attempts: int = Field(description="Times that a worker took it up.")
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    created_at: datetime = Field(description="When it was asked for.")
+    started_at: datetime | None = Field(description="When a worker first took it up.")
+    finished_at: datetime | None = Field(description="When it became final.")
     steps: list[Step] = Field(default_factory=list[Step], description="Empty in lists.")
 
     @property

@@ -14,9 +14,9 @@ class Answer(Wire):
     """One of the sampled answers of a query, as the client received it."""
 
     choice: int = Field(description="OpenAI's choice index.")
-    text: str
-    tool_calls: list[Any] | None
-    finish_reason: str | None
+    text: str = Field(description="What the client received.")
+    tool_calls: list[Any] | None = Field(description="In OpenAI's shape.")
+    finish_reason: str | None = Field(description="In OpenAI's words.")
 
 
 class Query(Wire):
@@ -26,14 +26,14 @@ class Query(Wire):
     route: str = Field(description="chat or completions.")
     prompt: list[Any] = Field(description="The messages; for completions the prompt alone.")
     params: dict[str, Any] = Field(description="The sampling parameters as asked.")
-    answers: list[Answer]
+    answers: list[Answer] = Field(description="All of them, in the order of their choice index.")
     adapter_version: int = Field(description="The version that answered.")
-    stream: bool
+    stream: bool = Field(description="Whether it was streamed.")
     status: str = Field(description="ok, aborted or error.")
     eligible: bool = Field(description="Whether it may be learned from.")
     reason: str | None = Field(description="Why not.")
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    prompt_tokens: int | None = Field(description="As the engine counted them.")
+    completion_tokens: int | None = Field(description="Over all answers.")
     latency_ms: float = Field(description="Until the last byte.")
-    first_byte_ms: float | None
-    created_at: datetime
+    first_byte_ms: float | None = Field(description="Until the first byte; null: there was none.")
+    created_at: datetime = Field(description="When it came in.")

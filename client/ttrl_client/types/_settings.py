@@ -140,7 +140,11 @@ class TenantSettings(WireInput):
     answer: Literal["auto", "math", "number", "choice"] = Field(
         default="auto", description="Kind of answer to vote on."
     )
-    views: list[View] = Field(default_factory=list[View], max_length=32)
-    schedule: Schedule = Schedule()
-    learning: Learning = Learning()
-    gate: Gate = Gate()
+    views: list[View] = Field(
+        default_factory=list[View],
+        max_length=32,
+        description="Other phrasings of questions; the first pattern that matches counts.",
+    )
+    schedule: Schedule = Field(default=Schedule(), description="When cycles start.")
+    learning: Learning = Field(default=Learning(), description="How a cycle learns.")
+    gate: Gate = Field(default=Gate(), description="What a candidate must prove.")

@@ -12,8 +12,10 @@ from ttrl_client.types._base import Wire
 class EngineStatus(Wire):
     """One engine."""
 
-    url: str
-    state: Literal["starting", "ready", "away"]
+    url: str = Field(description="Where the server reaches it.")
+    state: Literal["starting", "ready", "away"] = Field(
+        description="Only ready engines get requests."
+    )
     adapters: list[str] = Field(description="Engine names of the loaded adapters.")
     in_flight: int = Field(description="Requests that it is answering.")
 
@@ -21,13 +23,13 @@ class EngineStatus(Wire):
 class Status(Wire):
     """The whole server at a glance."""
 
-    version: str
-    model: str
-    database: Literal["ok", "away"]
-    engines: list[EngineStatus]
+    version: str = Field(description="Of the server program.")
+    model: str = Field(description="The model name that clients use.")
+    database: Literal["ok", "away"] = Field(description="Whether it answers.")
+    engines: list[EngineStatus] = Field(description="All of them, ready or not.")
     num_tenants: int | None = Field(
         description="Null, like all counts, while the database is away."
     )
-    num_queries: int | None
-    pending_cycles: int | None
-    running_cycles: int | None
+    num_queries: int | None = Field(description="Logged queries of living tenants.")
+    pending_cycles: int | None = Field(description="Cycles that wait for a worker.")
+    running_cycles: int | None = Field(description="Cycles that a worker holds.")

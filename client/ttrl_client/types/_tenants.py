@@ -20,7 +20,9 @@ class TenantCreate(WireInput):
         pattern=TENANT_NAME,
         description="Lower-case letters, digits and dashes; unique while it lives.",
     )
-    settings: TenantSettings = Field(default_factory=TenantSettings)
+    settings: TenantSettings = Field(
+        default_factory=TenantSettings, description="What is left out has its default."
+    )
 
 
 class TenantUpdate(WireInput):
@@ -28,22 +30,22 @@ class TenantUpdate(WireInput):
     with.
     """
 
-    settings: TenantSettings
+    settings: TenantSettings = Field(description="What is left out goes back to its default.")
 
 
 class Tenant(Wire):
     """A tenant as it is now."""
 
     id: int = Field(description="Never reused, not even for a tenant of the same name.")
-    name: str
-    settings: TenantSettings
+    name: str = Field(description="Unique among living tenants.")
+    settings: TenantSettings = Field(description="As they are now.")
     live_version: int = Field(
         description="Version that answers; 0 is the base model with the identity adapter."
     )
     previous_version: int | None = Field(description="What a rollback goes back to; null: nothing.")
     num_queries: int = Field(description="Logged queries.")
     active_cycle: int | None = Field(description="Id of the pending or running cycle.")
-    created_at: datetime
+    created_at: datetime = Field(description="When it was made.")
 
 
 class KeyCreate(WireInput):
@@ -61,10 +63,10 @@ class KeyCreate(WireInput):
 class Key(Wire):
     """An API key without its secret."""
 
-    id: int
-    name: str
+    id: int = Field(description="Names the key when it is revoked.")
+    name: str = Field(description="As it was given; need not be unique.")
     prefix: str = Field(description="First characters of the secret.")
-    created_at: datetime
+    created_at: datetime = Field(description="When it was made.")
     revoked_at: datetime | None = Field(description="Since when it is refused.")
 
 
@@ -77,7 +79,7 @@ class NewKey(Key):
 class NewTenant(Tenant):
     """A new tenant with its first API key: the only time that the key's secret is shown."""
 
-    key: NewKey
+    key: NewKey = Field(description="Its first API key.")
 
 
 def check_tenant_name(name: str) -> str:

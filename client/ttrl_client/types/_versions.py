@@ -44,10 +44,10 @@ class Rollback(WireInput):
 class Swap(Wire):
     """A pointer that moved."""
 
-    tenant: str
-    from_version: int
-    to_version: int
+    tenant: str = Field(description="The name of its tenant.")
+    from_version: int = Field(description="Live before.")
+    to_version: int = Field(description="Live since.")
     reason: str = Field(description="promoted, promoted_by_hand or rolled_back.")
     load_ms: float = Field(description="Until every engine had loaded the version.")
     flip_ms: float = Field(description="The pointer's move itself.")
-    created_at: datetime
+    created_at: datetime = Field(description="When the pointer moved.")
