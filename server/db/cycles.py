@@ -18,6 +18,7 @@ from sqlalchemy.orm import aliased
 from ttrl_client.types import ACTIVE, CycleStatus, TenantSettings
 
 from server.db.models import Cycle, Tenant
+from server.db.text import storable
 from server.errors import Conflict, LeaseLost, NotFound
 
 MAX_ATTEMPTS = 5
@@ -222,7 +223,7 @@ async def finish(
         "finished_at": now,
         "lease_owner": None,
         "lease_expires_at": None,
-        "error": error,
+        "error": None if error is None else storable(error),
     }
     if reasons is not None:
         values["reasons"] = list(reasons)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.cycles import Lease, update_fenced
 from server.db.models import Cycle, CycleStep, Group, Rollout
+from server.db.text import storable
 
 CHUNK = 500  # fingerprints in one IN list
 
@@ -113,7 +114,7 @@ def _rollout_row(group_id: int, sample: int, rollout: RolloutRecord) -> dict[str
         "group_id": group_id,
         "sample": sample,
         "view": rollout.view,
-        "text": rollout.text,
+        "text": storable(rollout.text),
         "answer": rollout.answer,
         "reward": rollout.reward,
         "advantage": rollout.advantage,

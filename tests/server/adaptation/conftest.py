@@ -1,4 +1,8 @@
-"""A database of one's own, a clock that is turned by hand, and rows to start from."""
+"""A clock that is turned by hand, rows to start from, and a scene to run cycles in.
+
+What depends on the database runs on both (`database`, from the root's conftest); the long tests run
+on SQLite, made in a moment without migrations (`sqlite`).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncGenerator[Database]:
+async def sqlite(tmp_path: Path) -> AsyncGenerator[Database]:
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
     async with database.engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -85,8 +89,8 @@ async def add_queries(
 
 
 @pytest.fixture
-async def scene(database: Database, clock: HandClock, tmp_path: Path) -> AsyncGenerator[Scene]:
+async def scene(sqlite: Database, clock: HandClock, tmp_path: Path) -> AsyncGenerator[Scene]:
     from .scene import make_scene
 
-    async with make_scene(database, clock, tmp_path / "data") as scene:
+    async with make_scene(sqlite, clock, tmp_path / "data") as scene:
         yield scene

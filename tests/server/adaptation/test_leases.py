@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from ttrl_client.types import CycleStatus, TenantSettings
@@ -183,12 +182,12 @@ async def test_a_tenant_that_never_had_a_cycle_goes_before_all(
 
 
 async def test_concurrent_workers_claim_each_cycle_once(
-    database: Database, clock: HandClock, tmp_path: Path
+    database: Database, clock: HandClock, database_url: str
 ) -> None:
     for index in range(12):
         await enqueue(database, clock, await add_tenant(database, f"tenant-{index}"))
-    # Databases of their own stand for processes: their connections share nothing but the file.
-    databases = [Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}") for _ in range(4)]
+    # Databases of their own stand for processes: their connections share no memory.
+    databases = [Database(database_url) for _ in range(4)]
 
     async def drain(index: int) -> list[int]:
         claimed: list[int] = []
