@@ -37,6 +37,7 @@ class BaseModel:
     device: torch.device
     dtype: torch.dtype
     linears: tuple[LinearShape, ...]
+    shares_prompts: bool  # whether a prompt's keys and values can be computed once for its samples
     digest: str
     num_parameters: int
     load_s: float
@@ -118,10 +119,16 @@ def load_base(
         device=target,
         dtype=weights_dtype,
         linears=linear_shapes(loaded),
+        shares_prompts=not gradient_checkpointing and _attends_to_all(config),
         digest=digest,
         num_parameters=sum(parameter.numel() for parameter in loaded.parameters()),
         load_s=time.perf_counter() - started,
     )
+
+
+def _attends_to_all(config: Any) -> bool:
+    """Whether the config says that each layer attends to all tokens before: no window, no state."""
+    return set(getattr(config, "layer_types", None) or ()) == {"full_attention"}
 
 
 def _refuse_changed_logits(config: Any) -> None:

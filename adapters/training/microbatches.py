@@ -1,4 +1,9 @@
-"""Samples as padded tensors, a bounded number of tokens at a time."""
+"""Samples as padded tensors, a bounded number of tokens at a time.
+
+The samples of a group share their prompt, so it is computed once for all of them: its tokens but
+the last are the *prefix* of their micro-batch (their keys and values are computed once, with
+gradients; Prefix Grouper, arXiv 2506.05433). Samples whose prompt few others have are padded whole.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ from torch import Tensor
 from adapters.batch import TrainSample
 
 PADDING_ID = 0  # never seen: attention is causal and padding is on the right
+MIN_SHARED = 4  # samples of one prompt from which a micro-batch of their own pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,8 @@ class MicroBatch:
 
     indices: tuple[int, ...]  # of the samples in the batch
     lengths: tuple[int, ...]  # completion tokens of each sample; they sum to N
-    input_ids: Tensor  # (samples, longest) prompt, completion, padding
+    prefix_ids: Tensor | None  # (1, prompt - 1) what comes before each row of input_ids
+    input_ids: Tensor  # (samples, longest) rest of the prompt, completion, padding
     positions: Tensor  # (N,) flat indices into input_ids of the tokens that predict the targets
     targets: Tensor  # (N,) completion token ids
     inference_logprobs: Tensor  # (N,) float32
@@ -60,35 +67,55 @@ def check_advantages(samples: Sequence[TrainSample]) -> None:
 
 
 def microbatches(
-    samples: Sequence[TrainSample], *, token_budget: int, device: torch.device
+    samples: Sequence[TrainSample],
+    *,
+    token_budget: int,
+    share_prompts: bool,
+    device: torch.device,
 ) -> Iterator[MicroBatch]:
-    """Split a batch, longest samples first, so that no part has more padded tokens than the
-    budget (a single sample may).
-    """
-    order = sorted(range(len(samples)), key=lambda index: -_num_tokens(samples[index]))
-    start = 0
-    while start < len(order):
-        size = max(1, token_budget // _num_tokens(samples[order[start]]))
-        yield _pad(samples, order[start : start + size], device)
-        start += size
+    """Split a batch: no part has more padded tokens than the budget, unless one sample has."""
+    for indices, prefix in _groups(samples, share_prompts):
+        order = sorted(indices, key=lambda index: -_num_tokens(samples[index]))
+        start = 0
+        while start < len(order):
+            longest = _num_tokens(samples[order[start]]) - prefix
+            size = max(1, (token_budget - prefix) // longest)
+            yield _pad(samples, order[start : start + size], prefix, device)
+            start += size
+
+
+def _groups(samples: Sequence[TrainSample], share_prompts: bool) -> Iterator[tuple[list[int], int]]:
+    """Indices of samples that go together, with the length of their common prefix."""
+    rest: list[int] = []
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for index, sample in enumerate(samples):
+        by_prompt.setdefault(tuple(sample.prompt_ids), []).append(index)
+    for prompt, indices in by_prompt.items():
+        if share_prompts and len(prompt) > 1 and len(indices) >= MIN_SHARED:
+            yield indices, len(prompt) - 1
+        else:
+            rest.extend(indices)
+    yield rest, 0
 
 
 def _num_tokens(sample: TrainSample) -> int:
     return len(sample.prompt_ids) + len(sample.completion_ids)
 
 
-def _pad(samples: Sequence[TrainSample], indices: list[int], device: torch.device) -> MicroBatch:
+def _pad(
+    samples: Sequence[TrainSample], indices: list[int], prefix: int, device: torch.device
+) -> MicroBatch:
     chosen = [samples[index] for index in indices]
-    longest = max(map(_num_tokens, chosen))
+    longest = max(map(_num_tokens, chosen)) - prefix
     input_ids = torch.full((len(chosen), longest), PADDING_ID, dtype=torch.long)
     positions: list[int] = []
     targets: list[int] = []
     logprobs: list[float] = []
     advantages: list[float] = []
     for row, sample in enumerate(chosen):
-        ids = [*sample.prompt_ids, *sample.completion_ids]
+        ids = [*sample.prompt_ids[prefix:], *sample.completion_ids]
         input_ids[row, : len(ids)] = torch.tensor(ids)
-        first = row * longest + len(sample.prompt_ids) - 1
+        first = row * longest + len(sample.prompt_ids) - prefix - 1
         positions.extend(range(first, first + len(sample.completion_ids)))
         targets.extend(sample.completion_ids)
         logprobs.extend(sample.inference_logprobs)
@@ -96,6 +123,7 @@ def _pad(samples: Sequence[TrainSample], indices: list[int], device: torch.devic
     return MicroBatch(
         indices=tuple(indices),
         lengths=tuple(len(sample.completion_ids) for sample in chosen),
+        prefix_ids=torch.tensor([chosen[0].prompt_ids[:prefix]], device=device) if prefix else None,
         input_ids=input_ids.to(device),
         positions=torch.tensor(positions, device=device),
         targets=torch.tensor(targets, device=device),

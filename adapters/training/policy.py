@@ -147,12 +147,21 @@ class Policy:
 
     def _logprobs(self, batch: MicroBatch, temperature: float) -> Tensor:
         with self._autocast():
-            decoder = self.base.model.base_model
-            hidden = decoder(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-            states = hidden.flatten(0, 1)[batch.positions]
+            states = self._hidden(batch).flatten(0, 1)[batch.positions]
             return token_logprobs(
                 states, batch.targets, self._head, num_ids=self.num_ids, temperature=temperature
             )
+
+    def _hidden(self, batch: MicroBatch) -> Tensor:
+        """(samples, longest, d) last hidden states of the rows of `input_ids`."""
+        decoder = self.base.model.base_model
+        if batch.prefix_ids is None:
+            return decoder(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        prefix = decoder(input_ids=batch.prefix_ids, use_cache=True).past_key_values
+        prefix.batch_repeat_interleave(len(batch.input_ids))
+        return decoder(
+            input_ids=batch.input_ids, past_key_values=prefix, use_cache=True
+        ).last_hidden_state
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.base.dtype == torch.float32:

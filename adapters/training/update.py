@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ from adapters.training.microbatches import (
     microbatches,
 )
 from adapters.training.policy import Policy
+
+CPU_TOKENS = 2048  # in a micro-batch on CPU, where more does not fit into caches and is slower
 
 
 @dataclass(slots=True)
@@ -121,5 +123,15 @@ def _check(policy: Policy, samples: Sequence[TrainSample]) -> None:
     check_samples(samples, num_ids=policy.num_ids, max_tokens=limit)
 
 
-def _parts(policy: Policy, samples: Sequence[TrainSample], token_budget: int):
-    return microbatches(samples, token_budget=token_budget, device=policy.base.device)
+def _parts(
+    policy: Policy, samples: Sequence[TrainSample], token_budget: int
+) -> Iterator[MicroBatch]:
+    base = policy.base
+    if base.device.type == "cpu":
+        token_budget = min(token_budget, CPU_TOKENS)
+    return microbatches(
+        samples,
+        token_budget=token_budget,
+        share_prompts=base.shares_prompts,
+        device=base.device,
+    )

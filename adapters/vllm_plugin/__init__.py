@@ -2,10 +2,11 @@
 
 vLLM 0.32's torch operations gather a copy of A and B for every token, and give rows without an
 adapter, in a batch where others have one, the weights of the last slot. `grouped` does it with one
-pair of matrix products per adapter, and leaves those rows alone.
+pair of matrix products per adapter, and leaves those rows alone. `seeds` mends another fault of
+the CPU backend, of which the engine dies.
 
-vLLM loads this module into each of its processes, but only the worker has LoRA layers: nothing
-large is imported, and the self-test does not run, before a worker asks for the class.
+vLLM loads this module into each of its processes, but only the worker has LoRA layers and samples:
+nothing large is imported, and no test runs, before a worker asks for the class of the LoRA layers.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def register() -> None:
     shipped: str = platform.get_punica_wrapper()
 
     def tested_wrapper(_: type[object]) -> str:
+        _mend_seeds()
         if problem := _self_test():
             logger.error("LoRA on CPU stays as shipped: the self-test failed: %s", problem)
             return shipped
@@ -47,6 +49,15 @@ def register() -> None:
 def _is_registered(platform: type[object]) -> bool:
     hook = vars(platform).get("get_punica_wrapper")
     return getattr(hook, "__module__", None) == __name__
+
+
+def _mend_seeds() -> None:
+    try:
+        from adapters.vllm_plugin.seeds import mend_seeded_prefill
+
+        mend_seeded_prefill()
+    except Exception as error:  # a plugin must not take vLLM down
+        logger.error("seeded requests with long prompts stay dangerous: %s", error)
 
 
 def _self_test() -> str | None:

@@ -1,0 +1,254 @@
+"""Updates against a plain float64 computation, one sample at a time, without padding or PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from adapters.batch import LearnerConfig, TrainSample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adapters.training.policy import Policy
+
+pytestmark = pytest.mark.train
+
+CONFIG = LearnerConfig(rank=4, alpha=8, learning_rate=1e-2, token_budget=40, temperature=0.8)
+
+
+@pytest.fixture
+def trained(policy: Policy, samples: list[TrainSample]) -> Policy:
+    """A policy two updates away from the identity, so that A and B both have gradients."""
+    from adapters.training.update import update
+
+    policy.open(CONFIG, None, None)
+    update(policy, samples)
+    update(policy, samples)
+    return policy
+
+
+def plain_logprobs(base: Any, weights: dict[str, Tensor], sample: TrainSample) -> Tensor:
+    """Log-probabilities of one completion with LoRA added to the base weights, in float64."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_pretrained(base, dtype=torch.float64)
+    changed = {}
+    for name, parameter in model.named_parameters():
+        layer = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{layer}.lora_A.weight" in weights:
+            a, b = weights[f"{layer}.lora_A.weight"], weights[f"{layer}.lora_B.weight"]
+            changed[name] = parameter.detach() + b @ a * (CONFIG.alpha / CONFIG.rank)
+    ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
+    logits = torch.func.functional_call(model, changed, (ids,)).logits[0] / CONFIG.temperature
+    first = len(sample.prompt_ids)
+    return logits.log_softmax(-1)[first - 1 : -1].gather(1, ids[0, first:, None])[:, 0]
+
+
+def plain_loss(
+    base: Any, weights: dict[str, Tensor], samples: Sequence[TrainSample], kl_coef: float
+) -> Tensor:
+    """The loss of the whole batch as the page says it, token by token."""
+    import torch
+
+    terms: list[Tensor] = []
+    for sample in samples:
+        logprobs = plain_logprobs(base, weights, sample)
+        reference = plain_logprobs(base, {}, sample).detach()
+        for logprob, engine, ref in zip(
+            logprobs, sample.inference_logprobs, reference, strict=True
+        ):
+            ratio = (logprob.detach() - engine).exp().item()
+            clipped = (sample.advantage > 0 and ratio > 1.28) or (
+                sample.advantage < 0 and ratio < 0.8
+            )
+            weight = 0.0 if clipped else min(ratio, 2.0)
+            k3 = (ref - logprob).exp() - (ref - logprob) - 1
+            terms.append(
+                -weight * sample.advantage * (logprob - logprob.detach()).exp() + kl_coef * k3
+            )
+    return torch.stack(terms).mean()
+
+
+def gradients(policy: Policy, run: Callable[[], Any]) -> tuple[dict[str, Tensor], Any]:
+    """The gradients with which `run` updates, and its result."""
+    seen: dict[str, Tensor] = {}
+    apply = policy.apply_gradients
+
+    def record() -> float:
+        for name, parameter in policy._opened().served.items():
+            seen[name] = parameter.grad.clone()  # pyright: ignore[reportOptionalMemberAccess]
+        return apply()
+
+    policy.apply_gradients = record
+    try:
+        return seen, run()
+    finally:
+        policy.apply_gradients = apply
+
+
+@pytest.mark.parametrize("kl_coef", [0.0, 0.3])
+def test_loss_and_gradients_are_those_of_the_page(
+    trained: Policy, model_dir: Path, samples: list[TrainSample], tmp_path: Path, kl_coef: float
+) -> None:
+    import torch
+
+    from adapters.training.adapter_files import read_adapter
+    from adapters.training.update import update
+
+    trained.save(tmp_path / "adapter", tmp_path / "state")
+    config = msgspec.structs.replace(CONFIG, kl_coef=kl_coef)
+    trained.open(config, tmp_path / "adapter", tmp_path / "state")
+    stored = read_adapter(tmp_path / "adapter", trained.base.linears, CONFIG.rank, CONFIG.alpha)
+    weights = {name: tensor.double().requires_grad_() for name, tensor in stored.items()}
+
+    expected = plain_loss(model_dir, weights, samples, kl_coef)
+    expected.backward()
+    found, stepped = gradients(trained, lambda: update(trained, samples))
+
+    assert stepped.loss == pytest.approx(expected.item(), abs=1e-6)
+    assert 0 < stepped.clip_fraction < 1
+    squares = torch.tensor(0.0, dtype=torch.float64)
+    for name, weight in weights.items():
+        assert weight.grad is not None
+        torch.testing.assert_close(found[name].double(), weight.grad, rtol=1e-3, atol=1e-6)
+        squares += weight.grad.square().sum()
+    assert stepped.grad_norm == pytest.approx(squares.sqrt().item(), rel=1e-4)
+
+
+def test_reported_means_are_over_completion_tokens(
+    policy: Policy, model_dir: Path, samples: list[TrainSample]
+) -> None:
+    import torch
+
+    from adapters.training.update import update
+
+    policy.open(CONFIG, None, None)
+    logprobs = torch.cat([plain_logprobs(model_dir, {}, sample) for sample in samples]).detach()
+    engine = torch.tensor([lp for s in samples for lp in s.inference_logprobs]).double()
+    stepped = update(policy, samples)
+    assert (stepped.num_samples, stepped.num_tokens) == (len(samples), len(logprobs))
+    assert stepped.entropy == pytest.approx(-logprobs.mean().item(), abs=1e-5)
+    gap = logprobs - engine
+    assert stepped.mismatch == pytest.approx(gap.abs().mean().item(), abs=1e-5)
+    assert stepped.mismatch_kl == pytest.approx((gap.exp() - gap - 1).mean().item(), rel=1e-4)
+    assert stepped.kl_base is None
+
+
+def test_the_split_into_microbatches_does_not_matter(
+    trained: Policy, samples: list[TrainSample], tmp_path: Path
+) -> None:
+    import torch
+
+    from adapters.training.update import update
+
+    trained.save(tmp_path / "adapter", tmp_path / "state")
+    found: list[dict[str, Tensor]] = []
+    for token_budget in (1, 33, 10_000):
+        config = msgspec.structs.replace(CONFIG, token_budget=token_budget)
+        trained.open(config, tmp_path / "adapter", tmp_path / "state")
+        found.append(gradients(trained, lambda: update(trained, samples))[0])
+    for name in found[0]:
+        torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(found[2][name], found[0][name], rtol=1e-3, atol=1e-6)
+
+
+def test_rewarded_completions_become_likelier_and_others_less(policy: Policy) -> None:
+    from adapters.training.update import score, update
+
+    policy.open(msgspec.structs.replace(CONFIG, temperature=1.0), None, None)
+    pair = [TrainSample([5, 6], [7, 8, 9], [], 0.5), TrainSample([5, 6], [10, 11], [], -0.5)]
+
+    def totals() -> list[float]:
+        return [sum(tokens) for tokens in logprobs()]
+
+    def logprobs() -> list[list[float]]:
+        return score(policy, pair, under="adapter", temperature=1.0, token_budget=64)
+
+    before = totals()
+    for _ in range(3):
+        update(
+            policy,
+            [
+                msgspec.structs.replace(sample, inference_logprobs=tokens)
+                for sample, tokens in zip(pair, logprobs(), strict=True)
+            ],
+        )
+    after = totals()
+    assert after[0] > before[0]
+    assert after[1] < before[1]
+
+
+def test_the_identity_scores_like_the_base(policy: Policy, samples: list[TrainSample]) -> None:
+    from adapters.training.update import score
+
+    policy.open(CONFIG, None, None)
+    adapter = score(policy, samples, under="adapter", temperature=0.7, token_budget=50)
+    base = score(policy, samples, under="base", temperature=0.7, token_budget=50)
+    assert adapter == base
+
+
+def test_scores_come_in_the_order_of_the_samples(
+    policy: Policy, samples: list[TrainSample], model_dir: Path
+) -> None:
+    from adapters.training.update import score
+
+    scores = score(policy, samples, under="base", temperature=CONFIG.temperature, token_budget=20)
+    for sample, tokens in zip(samples, scores, strict=True):
+        assert tokens == pytest.approx(plain_logprobs(model_dir, {}, sample).tolist(), abs=1e-5)
+
+
+def test_kl_to_the_base_is_reported_where_it_is_asked_for(
+    trained: Policy, samples: list[TrainSample], tmp_path: Path
+) -> None:
+    from adapters.training.update import update
+
+    trained.save(tmp_path / "adapter", None)
+    trained.open(msgspec.structs.replace(CONFIG, kl_coef=0.1), tmp_path / "adapter", None)
+    kl = update(trained, samples).kl_base
+    assert kl is not None
+    assert kl > 0
+
+
+BROKEN = {
+    "no samples": [],
+    "empty completion": [TrainSample([1], [], [], 1.0)],
+    "unknown token": [TrainSample([1], [64], [-1.0], 1.0)],
+    "negative token": [TrainSample([-1], [3], [-1.0], 1.0)],
+    "too long": [TrainSample([1] * 60, [2] * 5, [-1.0] * 5, 1.0)],
+    "lengths differ": [TrainSample([1], [2, 3], [-1.0], 1.0)],
+    "not finite": [TrainSample([1], [2], [float("-inf")], 1.0)],
+    "advantage not finite": [TrainSample([1], [2], [-1.0], float("nan"))],
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_a_bad_sample_is_refused_and_changes_nothing(
+    trained: Policy, samples: list[TrainSample], broken: list[TrainSample]
+) -> None:
+    from adapters.training.update import score, update
+
+    before = score(trained, samples, under="adapter", temperature=1.0, token_budget=50)
+    with pytest.raises(ValueError, match=r"sample"):
+        update(trained, [*samples, *broken] if broken else [])
+    after = score(trained, samples, under="adapter", temperature=1.0, token_budget=50)
+    assert after == before
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    trained: Policy, samples: list[TrainSample]
+) -> None:
+    from adapters.training.update import score, update
+
+    before = score(trained, samples, under="adapter", temperature=1.0, token_budget=50)
+    absurd = [msgspec.structs.replace(samples[0], advantage=-1e300)]
+    with pytest.raises(FloatingPointError, match=r"norm"):
+        update(trained, absurd)
+    after = score(trained, samples, under="adapter", temperature=1.0, token_budget=50)
+    assert after == before

@@ -1,0 +1,136 @@
+"""When the plugin puts its class in place, and when it keeps its hands off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of vLLM's own imports
+]
+
+SHIPPED = "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """vLLM's CPU platform, as shipped again after the test."""
+    from vllm.platforms import current_platform
+
+    platform = type(current_platform)
+    monkeypatch.setattr(platform, "get_punica_wrapper", classmethod(lambda _: SHIPPED))
+    return platform
+
+
+@pytest.fixture(autouse=True)
+def runner() -> Iterator[Any]:
+    """vLLM's CPU model runner, as shipped again after the test."""
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    runner: Any = CPUModelRunner
+    yield runner
+    if "sample_tokens" in vars(runner):
+        del runner.sample_tokens
+
+
+def test_vllm_gets_the_grouped_wrapper(platform: Any) -> None:
+    from adapters.vllm_plugin import WRAPPER, register
+
+    register()
+    assert platform.get_punica_wrapper() == WRAPPER
+
+
+def test_registering_twice_is_registering_once(platform: Any) -> None:
+    from adapters.vllm_plugin import register
+
+    register()
+    hook = vars(platform)["get_punica_wrapper"]
+    register()
+    assert vars(platform)["get_punica_wrapper"] is hook
+
+
+def test_an_unknown_version_stays_as_shipped(
+    platform: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import vllm
+
+    from adapters.vllm_plugin import register
+
+    monkeypatch.setattr(vllm, "__version__", "0.33.0")
+    register()
+    assert platform.get_punica_wrapper() == SHIPPED
+
+
+@pytest.mark.parametrize("failure", [lambda: "wrong numbers", lambda: 1 / 0])
+def test_a_failed_self_test_leaves_vllm_as_shipped(
+    platform: Any, monkeypatch: pytest.MonkeyPatch, failure: Any
+) -> None:
+    from adapters.vllm_plugin import register, self_test
+
+    monkeypatch.setattr(self_test, "self_test", failure)
+    register()
+    assert platform.get_punica_wrapper() == SHIPPED
+
+
+def test_the_self_test_finds_a_wrapper_that_touches_base_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    from adapters.vllm_plugin import self_test
+
+    assert self_test.self_test() is None
+    monkeypatch.setattr(self_test, "GroupedPunicaWrapper", PunicaWrapperCPU)
+    assert self_test.self_test() is not None
+
+
+def a_runner(seen: list[dict[int, str]]) -> tuple[Any, Any]:
+    """A model runner of four rows, of which 1 and 2 are in the middle of their prompts."""
+    import numpy as np
+
+    runner = SimpleNamespace(
+        input_batch=SimpleNamespace(num_reqs=4, generators={0: "zero", 2: "two"}),
+        discard_request_mask=SimpleNamespace(np=np.array([False, True, True, False, True])),
+    )
+
+    def sample_tokens(runner: Any, answer: str) -> str:
+        seen.append(dict(runner.input_batch.generators))
+        if answer == "fail":
+            raise RuntimeError(answer)
+        return answer
+
+    return runner, sample_tokens
+
+
+def test_generators_of_unfinished_prompts_are_not_used() -> None:
+    from adapters.vllm_plugin.seeds import spare_generators
+
+    seen: list[dict[int, str]] = []
+    runner, sample_tokens = a_runner(seen)
+    assert spare_generators(sample_tokens)(runner, "token") == "token"
+    assert seen == [{0: "zero"}]
+    assert runner.input_batch.generators == {0: "zero", 2: "two"}
+
+
+def test_generators_come_back_after_a_failure() -> None:
+    from adapters.vllm_plugin.seeds import spare_generators
+
+    runner, sample_tokens = a_runner([])
+    with pytest.raises(RuntimeError, match="fail"):
+        spare_generators(sample_tokens)(runner, "fail")
+    assert runner.input_batch.generators == {0: "zero", 2: "two"}
+
+
+def test_the_runner_is_mended_once(platform: Any, runner: Any) -> None:
+    from adapters.vllm_plugin import register
+
+    register()
+    platform.get_punica_wrapper()
+    mended = vars(runner)["sample_tokens"]
+    platform.get_punica_wrapper()
+    assert vars(runner)["sample_tokens"] is mended
+    assert mended.__wrapped__ is runner.__mro__[1].sample_tokens
