@@ -25,10 +25,10 @@ sends vLLM's error event and `[DONE]` after k events, `garbage` answers 200 with
 
 `fake.in_flight`, `fake.peak_in_flight` and `fake.num_aborted` (clients that left) count
 generations; `await fake.arrived(n)` waits until n generations came in, `await fake.called(path, n)`
-until a path was requested n times, `await fake.idle()` until no generation is running. `token_delay_s` paces them, `chunk_tokens` is how many tokens go into one event.
-Tokens are Unicode code points (`vllm_wire.encode`), an answer ends with `EOS`, log-probabilities
-are made up but stable. Adapters' directories must hold an `adapter_config.json`, unless
-`check_files=False`.
+until a path was requested n times, `await fake.idle()` until no generation is running.
+`token_delay_s` paces them, `chunk_tokens` is how many tokens go into one event. Tokens are Unicode
+code points (`vllm_wire.encode`), an answer ends with `EOS`, log-probabilities are made up but
+stable. Adapters' directories must hold an `adapter_config.json`, unless `check_files=False`.
 """
 
 from __future__ import annotations
