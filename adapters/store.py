@@ -26,6 +26,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from msgspec import structs
+
 from adapters.lora_files import MAX_CONFIG_BYTES, check_config, check_weights
 from adapters.manifest import (
     ADAPTER_FILES,
@@ -101,45 +103,29 @@ class AdapterStore:
             PoisonedAdapter: `source`, or what is in the version's place, is not as it should be.
             VersionExists: the place is taken by another cycle.
         """
+        draft = Manifest(
+            schema_version=SCHEMA_VERSION,
+            tenant_id=tenant_id,
+            number=number,
+            engine_name=engine_name,
+            parent=parent,
+            cycle_id=cycle_id,
+            base_digest=base_digest,
+            rank=rank,
+            alpha=alpha,
+            files={},
+            created_at=created_at,
+        )
         target = self.version_dir(tenant_id, number)
         if _exists(target):
-            return self._adopt(target, tenant_id, number, cycle_id)
-        self._refuse_links(target.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+            return self._adopt(target, draft)
         try:
-            partial.mkdir()
-            entries = self._copy(source, partial)
-            manifest = Manifest(
-                schema_version=SCHEMA_VERSION,
-                tenant_id=tenant_id,
-                number=number,
-                engine_name=engine_name,
-                parent=parent,
-                cycle_id=cycle_id,
-                base_digest=base_digest,
-                rank=rank,
-                alpha=alpha,
-                files=entries,
-                created_at=created_at,
-            )
-            _write(partial / MANIFEST_NAME, manifest.encode())
-            _sync(partial)
-            # On the copy, so that what was checked is what is published.
-            self.verify(partial, rank=rank, alpha=alpha)
-            try:
-                partial.rename(target)
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                    raise
-                return self._adopt(target, tenant_id, number, cycle_id)
-        finally:
-            if _exists(partial):
-                shutil.rmtree(partial)
-        self._remove_partials(target)
-        for directory in (target.parent, self.root, self.root.parent):
-            _sync(directory)
-        return manifest
+            return self._build(source, target, draft)
+        except (OSError, PoisonedAdapter):
+            # Somebody may have been faster, and cleared away what was being written here.
+            if _exists(target):
+                return self._adopt(target, draft)
+            raise
 
     def verify(self, path: Path, *, rank: int | None = None, alpha: int | None = None) -> Manifest:
         """Check a published directory against its manifest: names, sizes, SHA-256, LoRA, weights.
@@ -196,13 +182,36 @@ class AdapterStore:
     def _cycle_dir(self, tenant_id: int, cycle_id: int) -> Path:
         return self.root / f"t{_natural(tenant_id)}" / f"c{_natural(cycle_id)}"
 
-    def _adopt(self, target: Path, tenant_id: int, number: int, cycle_id: int | None) -> Manifest:
-        manifest = self.verify(target)
-        found = (manifest.tenant_id, manifest.number, manifest.cycle_id)
-        if cycle_id is None or found != (tenant_id, number, cycle_id):
+    def _adopt(self, target: Path, draft: Manifest) -> Manifest:
+        """The version that is there, if this cycle made it."""
+        found = self.verify(target)
+        same = (found.tenant_id, found.number) == (draft.tenant_id, draft.number)
+        if not same or draft.cycle_id is None or found.cycle_id != draft.cycle_id:
             raise VersionExists(
-                f"version {number} of tenant {tenant_id} exists, from cycle {manifest.cycle_id}"
+                f"version {draft.number} of tenant {draft.tenant_id} exists, "
+                f"from cycle {found.cycle_id}"
             )
+        return found
+
+    def _build(self, source: Path, target: Path, draft: Manifest) -> Manifest:
+        """Write the version next to its place, check it there, and move it in."""
+        self._refuse_links(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+        try:
+            partial.mkdir()
+            manifest = structs.replace(draft, files=self._copy(source, partial))
+            _write(partial / MANIFEST_NAME, manifest.encode())
+            _sync(partial)
+            # On the copy, so that what was checked is what is published.
+            self.verify(partial, rank=draft.rank, alpha=draft.alpha)
+            partial.rename(target)
+        finally:
+            if _exists(partial):
+                shutil.rmtree(partial, ignore_errors=True)
+        self._remove_partials(target)
+        for directory in (target.parent, self.root, self.root.parent):
+            _sync(directory)
         return manifest
 
     def _copy(self, source: Path, partial: Path) -> dict[str, FileEntry]:
