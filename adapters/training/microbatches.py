@@ -73,13 +73,16 @@ def microbatches(
     share_prompts: bool,
     device: torch.device,
 ) -> Iterator[MicroBatch]:
-    """Split a batch: no part has more padded tokens than the budget, unless one sample has."""
+    """Split a batch: no part has more padded tokens than the budget, unless one sample has.
+
+    A shared prefix is not counted: were it, a long one would be computed once for each sample.
+    """
     for indices, prefix in _groups(samples, share_prompts):
         order = sorted(indices, key=lambda index: -_num_tokens(samples[index]))
         start = 0
         while start < len(order):
             longest = _num_tokens(samples[order[start]]) - prefix
-            size = max(1, (token_budget - prefix) // longest)
+            size = max(1, token_budget // longest)
             yield _pad(samples, order[start : start + size], prefix, device)
             start += size
 
