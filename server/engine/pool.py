@@ -30,7 +30,7 @@ class Engine:
     state: EngineState = "away"
     in_flight: int = 0
     loaded: set[str] = field(default_factory=set[str])  # names of adapters
-    changes: int = 0  # loads and unloads begun or done by this process
+    touched: set[str] = field(default_factory=set[str])  # loaded or unloaded during a look
     picked: int = 0  # serial of the last pick, so that equally idle engines take turns
 
     @contextmanager
@@ -44,30 +44,29 @@ class Engine:
 
     async def load(self, name: str, path: str) -> float:
         """Load an adapter and remember it; milliseconds. Errors as in EngineClient."""
-        self.changes += 1
         load_ms = await self.client.load_adapter(name, path)
-        self.changes += 1
         self.loaded.add(name)
+        self.touched.add(name)
         return load_ms
 
     async def unload(self, name: str) -> None:
         """Forget an adapter, before the engine does: nobody may start on it meanwhile."""
-        self.changes += 1
         self.loaded.discard(name)
         await self.client.unload_adapter(name)
-        self.changes += 1
+        self.loaded.discard(name)
+        self.touched.add(name)
 
     async def look(self) -> bool:
         """Ask what is loaded; False when the engine does not answer."""
+        self.touched.clear()
         try:
-            changes = self.changes
             if not await self.client.healthy():
                 return False
-            names = await self.client.adapters()
+            names = set(await self.client.adapters())
         except TTRLError:
             return False
-        if changes == self.changes:  # else the answer may be older than what we know
-            self.loaded = set(names)
+        # About what we touched meanwhile we know better than the answer, which may be older.
+        self.loaded = (names - self.touched) | (self.loaded & self.touched)
         return True
 
 
@@ -140,7 +139,10 @@ class EnginePool:
         self._changed.set()
 
     async def check(self, engine: Engine) -> None:
-        """Look at an engine once, and bring it to what the registry wants."""
+        """Look at an engine once, and bring it to what the registry wants.
+
+        One that is ready stays so when that fails: what it has can be served.
+        """
         before = engine.loaded
         if not await engine.look():
             self.set_state(engine, "away")
@@ -150,8 +152,6 @@ class EnginePool:
             self.set_state(engine, "starting")
         if self.reconcile is None or await self.reconcile(engine):
             self.set_state(engine, "ready")
-        else:
-            self.set_state(engine, "starting")
 
     async def _poll(self, engine: Engine) -> None:
         while True:

@@ -8,6 +8,7 @@ import pytest
 
 from server.engine.pool import Engine
 from server.errors import EngineUnavailable
+from tests.fakes.vllm import Fault
 from tests.server.engine.conftest import Engines
 
 
@@ -97,9 +98,35 @@ async def test_a_look_does_not_undo_a_load_that_it_overlapped(engines: Engines) 
         return names
 
     engine.client.adapters = slow_adapters
+    listed = len(engines.fakes[0].received("/v1/models"))
     look = asyncio.create_task(engine.look())
-    await asyncio.sleep(0)
+    await engines.fakes[0].called("/v1/models", listed + 1)
     await engine.load("t1-a--v1", "/adapters/1")
     seen.set()
     assert await look
     assert engine.loaded == {"t1-a--v1"}
+
+
+async def test_an_engine_stays_ready_when_reconciling_fails(engines: Engines) -> None:
+    await engines.check()
+
+    async def reconcile(_engine: Engine) -> bool:
+        return False
+
+    engines.pool.reconcile = reconcile
+    await engines.check()
+    assert all(engine.state == "ready" for engine in engines.pool.engines)
+
+
+async def test_a_look_finds_a_restart_that_a_load_overlapped(engines: Engines) -> None:
+    engine, fake = engines.pool.engines[0], engines.fakes[0]
+    await engine.load("t1-a--v1", "/adapters/1")
+    fake.restart()
+    hold = asyncio.Event()
+    fake.script("/health", Fault(hold=hold))
+    look = asyncio.create_task(engine.look())
+    await fake.called("/health", 1)
+    await engine.load("t1-a--v2", "/adapters/2")
+    hold.set()
+    assert await look
+    assert engine.loaded == {"t1-a--v2"}
