@@ -114,8 +114,9 @@ def test_another_cycles_version_is_not_touched(
 def test_what_stands_broken_in_the_place_is_not_adopted(store: AdapterStore, source: Path) -> None:
     _publish(store, source)
     (store.version_dir(7, 3) / WEIGHTS).write_bytes(b"broken")
-    with pytest.raises(PoisonedAdapter, match="6 bytes"):
+    with pytest.raises(PoisonedAdapter, match="6 bytes") as caught:
         _publish(store, source)
+    assert caught.value.path == str(store.version_dir(7, 3))
 
 
 @pytest.mark.parametrize("bad", [{"weights": b"broken"}, {"config": {"r": 5}}])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.answers.worker import JudgeFailed, Worker
+from adapters.answers.worker import COMMAND, JudgeFailed, Worker, _spawn
 
 READY = "print('\"ready\"', flush=True)"
 LIVE_LONG = f"import time; {READY}; time.sleep(600)"
@@ -86,3 +86,11 @@ def test_the_judge_evaluates_no_python(judge: Worker) -> None:
     judge.equal('__import__("os").mkdir("pwned")', r"\sqrt{2}", 10.0)
     judge.equal('$__import__("os").mkdir("pwned")$', r"\sqrt{2}", 10.0)
     assert set(os.listdir()) == before
+
+
+@pytest.mark.parametrize("request_line", [b"", b'["9^{9^{9^{9}}}", "x+y", 0.2]\n', b"no json\n"])
+@pytest.mark.timeout(120)
+def test_a_judge_whose_parent_is_gone_ends_by_itself(request_line: bytes) -> None:
+    process = _spawn(COMMAND)
+    process.communicate(request_line)
+    assert process.poll() is not None
