@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
-from types import MappingProxyType
 
 NO_ANSWER = "no_answer"
 NO_CONSENSUS = "no_consensus"
@@ -121,6 +120,6 @@ def _vote(
         majority_ratio=counts[top] / num_samples if top is not None else 0.0,
         num_samples=num_samples,
         num_answers=num_answers,
-        shares=MappingProxyType({a: counts[a] / num_samples for a in sorted(counts)}),
+        shares={answer: counts[answer] / num_samples for answer in sorted(counts)},
         view_agreement=view_agreement,
     )
