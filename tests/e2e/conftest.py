@@ -1,79 +1,66 @@
-"""One real vLLM on the bundled model for the whole test session, under the real supervisor."""
+"""One real server with one real vLLM on the bundled model, for the whole test session."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from server.config import Settings
-from server.engine.identity import ensure_identity
-from server.engine.supervisor import EngineSupervisor
+from server.engine.identity import identity_dir
+from tests.e2e.live import START_TIMEOUT_S, LiveServer
 
-ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 280.0
-
-T = TypeVar("T")
+TEST_TIMEOUT_S = 2 * START_TIMEOUT_S  # the first test waits for the server, a crash for the engine
 
 
-class Background:
-    """An event loop in a thread, for what must live longer than one test's loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine run there."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
-
-
-@contextmanager
-def background() -> Generator[Background]:
-    """Run an event loop in a thread for the length of the block."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Generator[LiveServer]:
+    """The session's server, ready. Tests share it: use tenants and adapter names of your own, and
+    whoever breaks it waits until it is ready again.
+    """
+    server = LiveServer(tmp_path_factory.mktemp("live"))
     try:
-        yield Background(loop)
+        server.start()
+        yield server
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        server.stop()
 
 
 @pytest.fixture(scope="session")
-def engine_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings of the session's engine: the bundled model, a data directory of its own."""
-    return Settings(
-        data_dir=tmp_path_factory.mktemp("engine"),
-        model=str(ROOT / "demo" / "model"),
-        engine_start_timeout_s=START_TIMEOUT_S,
-    )
+def engine_settings(live: LiveServer) -> Settings:
+    """The settings of the session's server and engine."""
+    return live.settings
 
 
 @pytest.fixture(scope="session")
-def engine_supervisor(engine_settings: Settings) -> Generator[EngineSupervisor]:
-    """The session's vLLM, answering; whoever breaks it must wait until it is back."""
-    with background() as loop:
-        supervisor = EngineSupervisor(engine_settings)
-        loop.run(supervisor.start())
-        yield supervisor
-        loop.run(supervisor.stop())
-
-
-@pytest.fixture(scope="session")
-def engine_url(engine_supervisor: EngineSupervisor) -> str:
+def engine_url(live: LiveServer) -> str:
     """Where the session's vLLM answers. Tests share it: use adapter names of your own."""
-    return engine_supervisor.url
+    return live.engine_url
 
 
 @pytest.fixture(scope="session")
 def identity_path(engine_settings: Settings) -> Path:
-    """A real identity adapter for the bundled model."""
-    with background() as loop:
-        return loop.run(ensure_identity(engine_settings))
+    """The real identity adapter for the bundled model, which the server made at its start."""
+    return identity_dir(engine_settings)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests on the real server the time that a start of the engine may take."""
+    for item in items:
+        if "live" in getattr(item, "fixturenames", ()) or item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S), append=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of the server's logs under a failure."""
+    report = yield
+    arguments: dict[str, Any] = getattr(item, "funcargs", {})
+    server = arguments.get("live")
+    if report.failed and isinstance(server, LiveServer):
+        report.sections.append(("server", server.tail()))
+    return report
