@@ -77,6 +77,7 @@ class Planner:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._armed: dict[int, _Alarm] = {}
+        self._renewed = clock.now()
         self.is_leader = False
 
     async def start(self) -> None:
@@ -96,23 +97,27 @@ class Planner:
 
     async def tick(self) -> None:
         """Lead if nobody else does; then follow the tenants' schedules, and count new queries."""
-        async with self._database.transaction() as session:
-            leads = await leadership.hold(
-                session,
-                LEADERSHIP,
-                owner=self._owner,
-                now=self._clock.now(),
-                lease_s=self._settings.lease_s,
-            )
-        if leads != self.is_leader:
-            logger.info("leading" if leads else "following", owner=self._owner)
-        self.is_leader = leads
-        async with self._database.transaction(write=False) as session:
-            tenants = await traffic.traffic_of_tenants(session) if leads else []
+        await self._hold_leadership()
+        tenants: list[Traffic] = []
+        if self.is_leader:
+            async with self._database.transaction(write=False) as session:
+                tenants = await traffic.traffic_of_tenants(session)
         self._arm({tenant.tenant_id: tenant for tenant in tenants if tenant.schedule})
         for tenant in tenants:
             if tenant.schedule.get("min_new_queries") is not None:
                 await self.plan(tenant.tenant_id)
+
+    async def _hold_leadership(self) -> None:
+        now, lease_s = self._clock.now(), self._settings.lease_s
+        if self.is_leader and now < self._renewed + timedelta(seconds=lease_s / 3):
+            return
+        async with self._database.transaction() as session:
+            leads = await leadership.hold(
+                session, LEADERSHIP, owner=self._owner, now=now, lease_s=lease_s
+            )
+        if leads != self.is_leader:
+            logger.info("leading" if leads else "following", owner=self._owner)
+        self.is_leader, self._renewed = leads, now
 
     @property
     def armed(self) -> dict[int, datetime]:
@@ -144,39 +149,38 @@ class Planner:
         """Queue a cycle for the tenant if one is due; its id. Only in the leader."""
         if not self.is_leader:
             return None
-        now = self._clock.now()
-        async with self._database.transaction() as session:
-            tenant = await tenant_by_id(session, tenant_id)
-            if tenant is None or await cycles.active_cycle(session, tenant_id) is not None:
-                return None
-            settings = TenantSettings.model_validate(tenant.settings)
-            since = await traffic.last_queued(session, tenant_id) or tenant.created_at
-            trigger = await self._due(session, tenant_id, settings.schedule, since, now)
-            if trigger is None:
-                return None
-            try:
+        due = await self._due(tenant_id)
+        if due is None:
+            return None
+        settings, trigger = due
+        try:
+            async with self._database.transaction() as session:
                 cycle = await cycles.enqueue(
                     session,
                     tenant_id=tenant_id,
                     trigger=trigger,
                     settings=settings,
                     seed=secrets.randbelow(2**31),
-                    now=now,
+                    now=self._clock.now(),
                 )
-            except (Conflict, NotFound):
-                return None
-        logger.info("cycle queued", tenant=tenant.name, cycle_id=cycle.id, trigger=trigger)
+        except (Conflict, NotFound):  # somebody was quicker, or the tenant is gone
+            return None
+        logger.info("cycle queued", tenant_id=tenant_id, cycle_id=cycle.id, trigger=trigger)
         return cycle.id
 
-    async def _due(
-        self, session: Any, tenant_id: int, schedule: Schedule, since: datetime, now: datetime
-    ) -> str | None:
-        """What triggers a cycle now; None: nothing."""
-        by_clock = next_time(schedule, since)
-        if by_clock is not None and by_clock[0] <= now:
-            return by_clock[1]
-        if schedule.min_new_queries is not None:
-            new = await traffic.count_new_queries(session, tenant_id, since)
-            if new >= schedule.min_new_queries:
-                return "threshold"
-        return None
+    async def _due(self, tenant_id: int) -> tuple[TenantSettings, str] | None:
+        """The tenant's settings and what triggers a cycle now; None: nothing does."""
+        async with self._database.transaction(write=False) as session:
+            tenant = await tenant_by_id(session, tenant_id)
+            if tenant is None or await cycles.active_cycle(session, tenant_id) is not None:
+                return None
+            settings = TenantSettings.model_validate(tenant.settings)
+            since = await traffic.last_queued(session, tenant_id) or tenant.created_at
+            by_clock = next_time(settings.schedule, since)
+            if by_clock is not None and by_clock[0] <= self._clock.now():
+                return settings, by_clock[1]
+            wanted = settings.schedule.min_new_queries
+            if wanted is None:
+                return None
+            new = await traffic.count_new_queries(session, tenant_id, since, at_most=wanted)
+        return (settings, "threshold") if new >= wanted else None

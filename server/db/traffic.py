@@ -102,11 +102,14 @@ async def last_queued(session: AsyncSession, tenant_id: int) -> datetime | None:
     )
 
 
-async def count_new_queries(session: AsyncSession, tenant_id: int, since: datetime) -> int:
-    """How many eligible queries the tenant has logged after `since`."""
-    count = await session.scalar(
-        select(func.count())
-        .select_from(Query)
+async def count_new_queries(
+    session: AsyncSession, tenant_id: int, since: datetime, *, at_most: int
+) -> int:
+    """How many eligible queries the tenant has logged after `since`, `at_most` at most."""
+    new = (
+        select(Query.id)
         .where(Query.tenant_id == tenant_id, Query.eligible, Query.created_at > since)
+        .limit(at_most)
+        .subquery()
     )
-    return count or 0
+    return await session.scalar(select(func.count()).select_from(new)) or 0

@@ -6,12 +6,14 @@ on SQLite, made in a moment without migrations (`sqlite`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from server.db.engine import Database
 from server.db.models import Base, Query, Tenant
@@ -34,6 +36,14 @@ class HandClock:
     def turn(self, seconds: float) -> datetime:
         self.time += timedelta(seconds=seconds)
         return self.time
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Logs are not rendered: structlog's default way to show a traceback takes seconds."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ log-probabilities are those that the fake engine makes up.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -47,7 +48,9 @@ def engine_logprobs(token_ids: Sequence[int]) -> list[float]:
 
 
 class FakeTrainer:
-    """Raises the skill by `gain` per update. `before[i]` runs before the i-th request from 1."""
+    """Raises the skill by `gain` per update. `on_ask` sees each request first, and may raise; the
+    `hold_from`-th request (from 1) and all after it wait for `go_on`.
+    """
 
     def __init__(self, *, gain: float = 0.1, base_shift: float = 0.2) -> None:
         self.gain = gain
@@ -55,12 +58,16 @@ class FakeTrainer:
         self.asked: list[batch.Request] = []
         self.fail_next: list[type[Any]] = []  # request types whose next request kills the trainer
         self.on_ask: Callable[[batch.Request], None] = lambda _: None
+        self.hold_from: int | None = None
+        self.held, self.go_on = asyncio.Event(), asyncio.Event()
         self.skill: float | None = None
-        self.updates = 0  # since the adapter was opened
 
     async def ask(self, request: batch.Request, expect: type[Reply]) -> Reply:
         self.asked.append(request)
         self.on_ask(request)
+        if self.hold_from is not None and len(self.asked) >= self.hold_from:
+            self.held.set()
+            await self.go_on.wait()
         if type(request) in self.fail_next:
             self.fail_next.remove(type(request))
             self.skill = None

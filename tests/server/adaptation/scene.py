@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +121,16 @@ class Scene:
             )
         return cycle.id
 
-    async def claim(self, owner: str = "one") -> Lease:
+    async def claim(self, owner: str = "one", *, in_s: float = 0) -> Lease:
+        now = self.clock.now() + timedelta(seconds=in_s)
         async with self.database.transaction() as session:
-            claimed = await cycles.claim(session, owner=owner, now=self.clock.now(), lease_s=15)
+            claimed = await cycles.claim(session, owner=owner, now=now, lease_s=15)
         assert claimed is not None
         return claimed[0]
 
     async def take_over(self, owner: str = "two") -> Lease:
         """Another worker, after the lease of the first has run out."""
-        self.clock.turn(16)
-        return await self.claim(owner)
+        return await self.claim(owner, in_s=16)
 
     async def conduct(self, lease: Lease) -> CycleStatus | None:
         return await conduct(self.tools, lease)

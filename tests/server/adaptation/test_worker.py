@@ -1,0 +1,150 @@
+"""Workers as they run: claiming, holding, losing and giving back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+from ttrl_client.types import CycleStatus
+
+from server.db import cycles
+from server.worker import Worker
+
+from .conftest import add_queries, add_tenant
+from .fake_trainer import FakeTrainer
+from .scene import QUESTIONS, Scene, settings_of
+
+
+def worker_of(
+    scene: Scene, owner: str = "one", trainer: FakeTrainer | None = None, *, lease_s: float = 15
+) -> Worker:
+    settings = scene.tools.settings.model_copy(update={"lease_s": lease_s})
+    tools = replace(scene.tools, settings=settings, trainer=trainer or FakeTrainer())
+    return Worker(tools, owner=owner)
+
+
+@asynccontextmanager
+async def working(worker: Worker) -> AsyncGenerator[asyncio.Task[None]]:
+    task = asyncio.create_task(worker.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_worker_without_work_says_so(scene: Scene) -> None:
+    assert not await worker_of(scene).work_once()
+
+
+async def test_a_worker_runs_what_it_claims(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue()
+    assert await worker_of(scene).work_once()
+    cycle = await scene.cycle(cycle_id)
+    assert (cycle.status, cycle.lease_owner) == (CycleStatus.PROMOTED, None)
+
+
+async def test_two_workers_run_each_cycle_once(scene: Scene) -> None:
+    ids: list[int] = []
+    for name in ("a", "b", "c"):
+        scene.tenant_id = await add_tenant(scene.database, name)
+        await add_queries(scene.database, scene.tenant_id, QUESTIONS)
+        ids.append(await scene.enqueue(settings_of(learning={"steps": 1})))
+    one, two = worker_of(scene, "one"), worker_of(scene, "two")
+
+    async def drain(worker: Worker) -> None:
+        while await worker.work_once():
+            pass
+
+    await asyncio.gather(drain(one), drain(two))
+    for cycle_id in ids:
+        cycle = await scene.cycle(cycle_id)
+        assert cycle.status in (CycleStatus.PROMOTED, CycleStatus.REJECTED)
+        assert (cycle.attempts, cycle.fence) == (1, 1)
+        assert [step.step for step in await scene.steps(cycle_id)] == [1]
+
+
+async def test_a_stopped_worker_gives_its_cycle_back(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue()
+    trainer = FakeTrainer()
+    trainer.hold_from = 4  # the second step's update
+    async with working(worker_of(scene, "leaving", trainer)):
+        await asyncio.wait_for(trainer.held.wait(), 60)
+    cycle = await scene.cycle(cycle_id)
+    assert (cycle.status, cycle.attempts, cycle.lease_owner) == (CycleStatus.RUNNING, 0, None)
+    assert await worker_of(scene, "next").work_once()  # at once, with the clock standing still
+    cycle = await scene.cycle(cycle_id)
+    assert (cycle.status, cycle.fence) == (CycleStatus.PROMOTED, 2)
+    assert [step.step for step in await scene.steps(cycle_id)] == [1, 2, 3]
+
+
+async def test_a_heartbeat_that_finds_the_lease_lost_stops_the_cycle(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue()
+    stuck = FakeTrainer()
+    stuck.hold_from = 1
+    slow = asyncio.create_task(worker_of(scene, "slow", stuck, lease_s=6).work_once())
+    await asyncio.wait_for(stuck.held.wait(), 60)
+    taken = await scene.take_over("fast")
+    await asyncio.wait_for(slow, 60)
+    assert await scene.conduct(taken) == CycleStatus.PROMOTED
+    assert (await scene.cycle(cycle_id)).fence == 2
+
+
+async def test_a_running_cycle_keeps_its_lease(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue()
+    trainer = FakeTrainer()
+    trainer.hold_from = 1
+    working = asyncio.create_task(worker_of(scene, "one", trainer, lease_s=6).work_once())
+    await asyncio.wait_for(trainer.held.wait(), 60)
+    wanted = scene.clock.turn(1) + timedelta(seconds=6)
+    async with asyncio.timeout(60):
+        while (await scene.cycle(cycle_id)).lease_expires_at != wanted:
+            await asyncio.wait((working,), timeout=0.05)
+    trainer.go_on.set()
+    assert await working
+    assert (await scene.cycle(cycle_id)).status == CycleStatus.PROMOTED
+
+
+def broken() -> FakeTrainer:
+    def fail(_request: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    trainer = FakeTrainer()
+    trainer.on_ask = fail
+    return trainer
+
+
+async def test_a_cycle_that_crashes_is_taken_up_when_its_lease_ends(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue()
+    worker = worker_of(scene, "one", broken())
+    assert await worker.work_once()
+    cycle = await scene.cycle(cycle_id)
+    assert (cycle.status, cycle.error) == (CycleStatus.RUNNING, "ZeroDivisionError: a bug")
+    assert not await worker.work_once()  # not at once, again and again
+    for _ in range(cycles.MAX_ATTEMPTS - 1):
+        scene.clock.turn(16)
+        assert await worker.work_once()
+    scene.clock.turn(16)
+    assert not await worker.work_once()
+    cycle = await scene.cycle(cycle_id)
+    assert cycle.status == CycleStatus.FAILED
+    assert cycle.error is not None
+    assert cycle.error.endswith("the last time: ZeroDivisionError: a bug")
+
+
+async def test_a_crash_leaves_no_error_behind(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue()
+    assert await worker_of(scene, "one", broken()).work_once()
+    scene.clock.turn(16)
+    assert await worker_of(scene).work_once()
+    cycle = await scene.cycle(cycle_id)
+    assert (cycle.status, cycle.error) == (CycleStatus.PROMOTED, None)
