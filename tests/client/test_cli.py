@@ -305,6 +305,7 @@ def watched(run: Run, bridge: BridgeTransport, status: str, *args: str) -> Resul
             phase=None,
             decision=status if status in ("promoted", "rejected") else None,
             reasons=["view_agreement: 0.21 < 0.70"] if status == "rejected" else [],
+            selection={"counts": {"train": 12, "duplicate": 3}},
             error="trainer_failed: out of memory" if status == "failed" else None,
             candidate_version=1 if status == "promoted" else None,
             incumbent_report=REPORT,
@@ -340,6 +341,7 @@ def test_watching_shows_why_the_gate_refused(run: Run, bridge: BridgeTransport):
 
     assert shown.exit_code == 0
     assert "view_agreement: 0.21 < 0.70" in shown.stdout
+    assert "prompts: 3 duplicate, 12 train" in shown.stdout
 
 
 def test_watching_a_cycle_that_fails_is_a_failure(run: Run, bridge: BridgeTransport):

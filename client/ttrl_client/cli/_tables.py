@@ -189,6 +189,9 @@ def verdict(cycle: types.Cycle) -> RenderableType:
     if cycle.candidate_version is not None:
         head += f", v{cycle.candidate_version}"
     parts: list[RenderableType] = [head]
+    if cycle.selection:
+        counts = (f"{number} {reason}" for reason, number in sorted(cycle.selection.items()))
+        parts.append(f"[{QUIET}]prompts:[/] {_plain(', '.join(counts))}")
     if cycle.incumbent is not None or cycle.candidate is not None:
         parts.append(_evaluations(cycle.incumbent, cycle.candidate))
     parts += [f"  {_plain(reason)}" for reason in cycle.reasons]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -90,12 +90,12 @@ class Cycle(Wire):
     steps_planned: int = Field(description="Optimizer updates that it wants to do.")
     steps_done: int = Field(description="Optimizer updates that are stored.")
     num_rollouts: int = Field(description="Answers sampled for training.")
-    selection: dict[str, Any] | None = Field(description="Counts of prompts by reason code.")
+    selection: dict[str, int] | None = Field(description="Counts of prompts by reason code.")
     decision: Literal["promoted", "rejected"] | None = Field(description="The gate's.")
     reasons: list[str] = Field(description="Why, with numbers: `flip_rate: 0.41 > 0.35`.")
     incumbent: EvaluationReport | None = Field(description="How the parent version did.")
     candidate: EvaluationReport | None = Field(description="How the trained version did.")
-    error: str | None = Field(description="Why it was skipped, failed or cancelled.")
+    error: str | None = Field(description="Why it failed or was cancelled.")
     attempts: int = Field(description="Times that a worker took it up.")
     created_at: datetime = Field(description="When it was asked for.")
     started_at: datetime | None = Field(description="When a worker first took it up.")

@@ -94,7 +94,7 @@ async def test_a_cycle_shows_its_steps_and_the_gates_decision(
         reasons=["view_agreement: 0.21 < 0.70"],
         incumbent_report=REPORT,
         candidate_report=REPORT | {"version": "candidate", "kl": 0.2},
-        selection={"ok": 12, "duplicate": 3},
+        selection={"counts": {"train": 12, "duplicate": 3}, "prompts": [["q1", "f1", 4]]},
     )
 
     read = types.Cycle.model_validate_json(
@@ -107,7 +107,7 @@ async def test_a_cycle_shows_its_steps_and_the_gates_decision(
     assert read.incumbent is not None
     assert read.candidate is not None
     assert (read.incumbent.label_agreement, read.candidate.kl) == (0.5, 0.2)
-    assert read.selection == {"ok": 12, "duplicate": 3}
+    assert read.selection == {"train": 12, "duplicate": 3}
 
 
 async def test_a_pending_cycle_is_cancelled_at_once(api: httpx.AsyncClient, tenant_id: int):
