@@ -41,7 +41,7 @@ class HandClock:
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     """Logs are not rendered: structlog's default way to show a traceback takes seconds."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
 
