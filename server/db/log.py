@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Table, insert
+from sqlalchemy import Connection, Table, insert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.engine import Database
 from server.db.models import Answer, Query
 from server.errors import LogUnavailable
 
-QUERIES, ANSWERS = cast(Table, Query.__table__), cast(Table, Answer.__table__)
+INSERT_QUERIES = insert(cast(Table, Query.__table__))
+INSERT_ANSWERS = insert(cast(Table, Answer.__table__))
 NUL, NUL_PICTURE = "\0", "\u2400"
 
 T = TypeVar("T")
@@ -87,8 +87,7 @@ async def store_entries(database: Database, entries: Sequence[LogEntry]) -> None
         EntryRefused: it takes none of them because of at least one of them.
     """
     try:
-        async with database.transaction() as session:
-            await insert_entries(session, entries)
+        await database.run(lambda connection: insert_entries(connection, entries))
     except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
         raise LogUnavailable("The query log cannot be written at the moment.") from error
     except (SQLAlchemyError, ValueError, ArithmeticError) as error:
@@ -97,12 +96,12 @@ async def store_entries(database: Database, entries: Sequence[LogEntry]) -> None
         raise EntryRefused(str(error)) from error
 
 
-async def insert_entries(session: AsyncSession, entries: Sequence[LogEntry]) -> None:
+def insert_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
     """Insert queries and answers, one statement each."""
-    await session.execute(insert(QUERIES), [_query_row(entry) for entry in entries])
+    connection.execute(INSERT_QUERIES, [_query_row(entry) for entry in entries])
     answers = [_answer_row(entry.id, answer) for entry in entries for answer in entry.answers]
     if answers:
-        await session.execute(insert(ANSWERS), answers)
+        connection.execute(INSERT_ANSWERS, answers)
 
 
 def _query_row(entry: LogEntry) -> dict[str, Any]:
