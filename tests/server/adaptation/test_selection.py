@@ -1,0 +1,182 @@
+"""What is learned from, what is judged on, and what is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.views import View
+from server.adaptation.sampling import derive_seed, split
+from server.adaptation.selection import (
+    Candidates,
+    Prompt,
+    chat_messages,
+    choose,
+    fingerprints,
+    in_probe,
+    prompts_of_step,
+    rounds,
+    sort_candidates,
+)
+from server.db.traffic import LoggedPrompt
+
+from .scene import QUESTIONS, VIEWS, Scene, settings_of
+
+VIEW = View(str(VIEWS[0]["pattern"]), tuple(VIEWS[0]["templates"]))
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def logged(texts: list[str]) -> list[LoggedPrompt]:
+    return [LoggedPrompt(f"q{i}", user(text), len(text)) for i, text in enumerate(texts)]
+
+
+def prompts(number: int, *, visits: int = 100) -> list[Prompt]:
+    return [Prompt(f"q{i}", f"f{i}", user("x"), visits) for i in range(number)]
+
+
+def test_phrasings_of_one_question_are_one_prompt() -> None:
+    one, _ = fingerprints(user("What is 3 + 4?"), [VIEW])
+    two, _ = fingerprints(user("Please add: 3 + 4"), [VIEW])
+    other, _ = fingerprints(user("What is 4 + 3?"), [VIEW])
+    assert one == two != other
+
+
+def test_a_question_is_on_one_side_under_any_system_message() -> None:
+    bare = user("What is 3 + 4?")
+    asked = [{"role": "system", "content": "You are a pirate."}, *bare]
+    fingerprint, question = fingerprints(bare, [VIEW])
+    other_fingerprint, other_question = fingerprints(asked, [VIEW])
+    assert fingerprint != other_fingerprint
+    assert question == other_question
+
+
+@given(st.text(), st.floats(0.01, 0.98), st.floats(0.001, 0.02))
+def test_a_larger_probe_holds_the_smaller_one(text: str, fraction: float, more: float) -> None:
+    assert not in_probe(text, fraction) or in_probe(text, min(fraction + more, 1))
+
+
+def test_the_probe_has_its_share() -> None:
+    held_out = sum(in_probe(f"question {n}", 0.2) for n in range(5000))
+    assert 850 < held_out < 1150
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=80),
+    st.sampled_from([0.2, 0.5]),
+    st.integers(0, 2**31 - 1),
+)
+def test_nothing_of_the_probe_is_trained_on(numbers: list[int], fraction: float, seed: int) -> None:
+    settings = settings_of(gate={"probe_fraction": fraction}, learning={"steps": 50})
+    texts = [f"{('Compute', 'What is')[i % 2]} {n} + 1" for i, n in enumerate(numbers)]
+    candidates = sort_candidates(logged(texts), settings, None)
+    selection = choose(candidates, {}, settings, seed=seed)
+    probe = {prompt.fingerprint for prompt in selection.probe}
+    trained = {
+        prompt.fingerprint
+        for batch in islice(rounds(selection.prompts, 4), 200)
+        for prompt in batch
+    }
+    assert not probe & trained
+    assert len(selection.prompts) == len({p.fingerprint for p in selection.prompts})
+    total = sum(selection.counts.values())
+    assert total == len(numbers)  # every query is chosen, or counted with a reason
+
+
+async def test_no_stored_group_is_of_the_probe(scene: Scene) -> None:
+    await scene.tenant()
+    first = await scene.run()
+    second = await scene.run(settings_of(gate={"enabled": False}), seed=99)
+    probes = {entry[1] for cycle in (first, second) for entry in (cycle.selection or {})["probe"]}
+    groups = [*await scene.groups(first.id), *await scene.groups(second.id)]
+    assert probes
+    assert not probes & {group.fingerprint for group in groups}
+
+
+def test_what_was_trained_on_never_becomes_probe() -> None:
+    settings = settings_of(gate={"probe_fraction": 0.9})
+    candidates = sort_candidates(logged(QUESTIONS), settings, None)
+    visited = candidates.probe[0].fingerprint
+    selection = choose(candidates, {visited: 1}, settings, seed=1)
+    assert visited not in {prompt.fingerprint for prompt in selection.probe}
+    assert selection.counts["trained_before"] == 1
+
+
+def test_prompts_are_visited_no_more_than_allowed() -> None:
+    settings = settings_of(learning={"max_visits": 3})
+    candidates = Candidates(train=prompts(4, visits=0))
+    selection = choose(candidates, {"f0": 3, "f1": 1}, settings, seed=1)
+    assert selection.counts["over_max_visits"] == 1
+    visits = Counter(p.fingerprint for batch in rounds(selection.prompts, 2) for p in batch)
+    assert visits == {"f1": 2, "f2": 3, "f3": 3}
+
+
+def test_the_newest_prompts_are_preferred() -> None:
+    settings = settings_of(learning={"max_prompts": 2, "min_prompts": 1})
+    selection = choose(Candidates(train=prompts(5)), {}, settings, seed=1)
+    assert {prompt.query_id for prompt in selection.prompts} == {"q0", "q1"}
+    assert selection.counts["over_max_prompts"] == 3
+
+
+@given(st.integers(1, 20), st.integers(1, 10), st.integers(1, 12))
+def test_rounds_visit_all_prompts_equally_often(number: int, size: int, steps: int) -> None:
+    batches = list(islice(rounds(prompts(number), size), steps))
+    assert all(len({p.fingerprint for p in batch}) == len(batch) for batch in batches)
+    visits = Counter(p.fingerprint for batch in batches for p in batch)
+    counts = [visits[p.fingerprint] for p in prompts(number)]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_training_ends_with_the_last_visit() -> None:
+    settings = settings_of(learning={"max_visits": 1})
+    selection = choose(Candidates(train=prompts(4)), {}, settings, seed=1)
+    assert prompts_of_step(selection, 2, 2) is not None
+    assert prompts_of_step(selection, 3, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (user("hi"), user("hi")),
+        ([{"role": "user", "content": [{"type": "text", "text": "hi"}]}], user("hi")),
+        ([*user("hi"), {"role": "assistant", "content": "hello"}], None),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], None),
+        ([{"role": "user"}], None),
+        (["hi"], None),
+        ([], None),
+    ],
+)
+def test_only_text_chats_that_end_with_a_question_are_learned_from(
+    messages: list[Any], expected: list[dict[str, str]] | None
+) -> None:
+    assert chat_messages(messages) == expected
+
+
+def test_every_refusal_is_counted_by_its_reason() -> None:
+    long = LoggedPrompt("long", user("What is 1 + 1?"), 900)
+    huge = LoggedPrompt("huge", user("x" * 70_000), None)
+    odd = LoggedPrompt("odd", [{"role": "tool", "content": "1"}], 1)
+    again = logged(["What is 1 + 2?", "Add 1 + 2"])
+    candidates = sort_candidates([long, huge, odd, *again], settings_of(), 512)
+    assert candidates.counts == {"too_long": 2, "not_text": 1, "duplicate": 1}
+
+
+@given(st.integers(1, 300), st.integers(1, 9))
+def test_samples_are_split_evenly(total: int, parts: int) -> None:
+    sizes = split(total, parts)
+    assert sum(sizes) == total
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_seeds_depend_on_everything() -> None:
+    seeds = {derive_seed(*parts) for parts in [(1, "a", 0), (2, "a", 0), (1, "b", 0), (1, "a", 1)]}
+    assert len(seeds) == 4
+    assert derive_seed(1, "a", 0) in seeds
+    assert all(0 <= seed < 2**31 for seed in seeds)
