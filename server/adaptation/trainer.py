@@ -1,6 +1,6 @@
 """The trainer process: started when first needed, kept between cycles, restarted when it dies.
 
-It speaks adapters.batch, a JSON line each way. It lives in our process group, at low priority, and
+It speaks adapters.batch, a JSON line each way. It runs at low priority and
 ends with us: the kernel kills it when we die, and its input closes when we stop.
 """
 
@@ -13,6 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -110,10 +111,10 @@ class TrainerProcess:
             stderr=PIPE,
             limit=MAX_LINE,
             env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
+            start_new_session=True,  # a scheduling group of its own, see _give_way
         )
         self._process = process
-        with suppress(ProcessLookupError):  # threads that it starts later inherit it
-            os.setpriority(os.PRIO_PROCESS, process.pid, self._nice)
+        _give_way(process.pid, self._nice)
         self._tail.clear()
         self._reading_errors = asyncio.create_task(self._read_errors(process))
         async with asyncio.timeout(self._timeout_s):
@@ -147,11 +148,13 @@ class TrainerProcess:
             raise TrainerFailed(f"a reply that makes no sense: {error}") from None
 
     async def _last_words(self, process: Process) -> str:
-        with suppress(ProcessLookupError):
-            process.kill()  # its pipes are closed: it is dead, or as good as dead
-        status = await process.wait()
-        if self._reading_errors is not None:
-            await self._reading_errors
+        """How it ended; its pipes are closed, so it has ended, or is about to."""
+        status = "unknown"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                status = str(await process.wait())
+                if self._reading_errors is not None:
+                    await self._reading_errors
         return f"the trainer ended with status {status}: " + "\n".join(self._tail)
 
     async def _read_errors(self, process: Process) -> None:
@@ -171,3 +174,15 @@ class TrainerProcess:
         if self._reading_errors is not None:
             await self._reading_errors
             self._reading_errors = None
+
+
+def _give_way(pid: int, nice: int) -> None:
+    """Let serving go first. Threads that start later inherit it.
+
+    Where Linux groups processes by session (autogroup), niceness counts within a session only, so
+    the session's own is set as well.
+    """
+    with suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))

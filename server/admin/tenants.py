@@ -6,6 +6,7 @@ from apscheduler.triggers.cron import CronTrigger
 from fastapi import status
 from ttrl_client import types as wire
 
+from adapters.views import InvalidView, View, check
 from server.admin import render
 from server.admin.deps import AdminDeps, Deps
 from server.admin.openapi import Before, Limit, TenantName, errors, page, parse_id
@@ -27,7 +28,7 @@ async def create_tenant(deps: Deps, body: wire.TenantCreate) -> wire.NewTenant:
 
     It starts on version 0. The key's secret is in this answer and nowhere else.
     """
-    check_schedule(body.settings.schedule)
+    check_settings(body.settings)
     secret, now = new_secret(), deps.clock.now()
     async with deps.database.transaction() as session:
         tenant = await sql.create_tenant(
@@ -79,7 +80,7 @@ async def update_tenant(deps: Deps, name: TenantName, body: wire.TenantUpdate) -
 
     A cycle that is pending or running keeps the settings that it was made with.
     """
-    check_schedule(body.settings.schedule)
+    check_settings(body.settings)
     async with deps.database.transaction() as session:
         tenant = await require_tenant(session, name)
         settings = body.settings.model_dump(mode="json")
@@ -109,6 +110,21 @@ async def _read(deps: AdminDeps, name: str) -> wire.Tenant:
     return render.tenant(
         tenant, num_queries=num_queries.get(tenant.id, 0), active_cycle=active.get(tenant.id)
     )
+
+
+def check_settings(settings: wire.TenantSettings) -> None:
+    """Refuse what a worker could not use later.
+
+    Raises:
+        BadRequest: the crontab line is not one, or a view's pattern is not supported.
+    """
+    check_schedule(settings.schedule)
+    for number, view in enumerate(settings.views):
+        try:
+            check(View(view.pattern, tuple(view.templates)))
+        except InvalidView as error:
+            place = f"settings.views.{number}"
+            raise BadRequest(f"{place}: {error}", param=place) from None
 
 
 def check_schedule(schedule: wire.Schedule) -> None:
