@@ -138,7 +138,7 @@ from server.config import Settings
 async def main():
     process = TrainerProcess(trainer_command(Settings()), threads=1, nice=0, timeout_s=120)
     await process.ask(Tokenize([{"role": "user", "content": "hello"}]), Tokenized)
-    print(process.pid, flush=True)
+    print("pid", process.pid, flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -150,7 +150,8 @@ def test_it_dies_with_a_killed_worker() -> None:
     command = [sys.executable, "-c", OWNER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as owner:
         assert owner.stdout is not None
-        pid = int(owner.stdout.readline())
+        lines = iter(owner.stdout.readline, b"")  # its log is there too
+        pid = int(next(line for line in lines if line.startswith(b"pid ")).split()[1])
         assert is_alive(pid)
         owner.kill()
     assert until(lambda: not is_alive(pid))
