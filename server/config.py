@@ -4,6 +4,7 @@ docs/operations.md.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,7 +59,9 @@ class Settings(BaseSettings):
         default=1, ge=1, description="KV cache of the supervised CPU engine, in GiB."
     )
     engine_threads: int = Field(
-        default=2, ge=1, description="OpenMP threads of the supervised engine."
+        default_factory=lambda: max(1, (os.cpu_count() or 2) - 1),
+        ge=1,
+        description="OpenMP threads of the supervised CPU engine; default: all cores but one.",
     )
     engine_max_seqs: int = Field(default=256, ge=1, description="vLLM's `--max-num-seqs`.")
     engine_max_loras: int = Field(
@@ -113,7 +116,7 @@ class Settings(BaseSettings):
         default=600, gt=0, description="Longest time for one request to the trainer."
     )
     trainer_nice: int = Field(
-        default=10, ge=0, le=19, description="Niceness of the trainer process."
+        default=5, ge=0, le=19, description="Niceness of the trainer process."
     )
     background_requests: int = Field(
         default=24, ge=1, description="Sampling requests of a cycle in flight at once."
