@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.metadata import version
 
 import uvicorn
@@ -14,11 +15,12 @@ from server.admin.router import admin_router
 from server.auth import Keys
 from server.config import Settings
 from server.db.engine import Database
-from server.db.failures import SQLAlchemyError
+from server.db.failures import SQLAlchemyError, refused_at_start
 from server.db.migrate import check, upgrade
 from server.embedded import Embedded
 from server.engine.identity import identity_dir
 from server.engine.model_files import check_model
+from server.errors import ConfigurationError, DatabaseBehind
 from server.gateway.routes import gateway_router
 from server.http_errors import install_error_handlers
 from server.logs import configure_logging
@@ -65,7 +67,7 @@ def _add_health(app: FastAPI, parts: Parts) -> None:
         "/readyz",
         tags=["health"],
         summary="Whether requests can be served",
-        responses={503: {"description": "The database or every engine is away."}},
+        responses={503: {"description": "Every engine, or the database, is away or behind."}},
     )
     async def readyz(response: Response) -> dict[str, str]:
         """Answers 200 when an engine is ready and the database answers, else 503 and why."""
@@ -75,6 +77,8 @@ def _add_health(app: FastAPI, parts: Parts) -> None:
             database = "ok"
         except (SQLAlchemyError, OSError):
             database = "away"
+        except DatabaseBehind:
+            database = "behind"
         if (engines, database) != ("ok", "ok"):
             response.status_code = 503
         return {"engines": engines, "database": database}
@@ -86,15 +90,37 @@ async def prepare(settings: Settings) -> None:
     Raises:
         ConfigurationError: the model's files, the secrets or the database are not as needed.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     check_model(settings.model)
-    database = Database(settings.sqlalchemy_url)
+    with refused_at_start(settings.sqlalchemy_url):
+        database = Database(settings.sqlalchemy_url)
+        try:
+            if database.is_sqlite:
+                await upgrade(database)
+            await check(database)
+        finally:
+            await database.close()
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket that the server will answer on; nobody can connect yet.
+
+    Bound before anything is started, so that a port in use does not cost an engine's start.
+
+    Raises:
+        ConfigurationError: the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        if database.is_sqlite:
-            await upgrade(database)
-        await check(database)
-    finally:
-        await database.close()
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"{settings.host}:{settings.port} cannot be bound: {error.strerror}. "
+            "Set TTRL_PORT (and TTRL_HOST), or end what listens there."
+        ) from error
+    return listener
 
 
 def run_server(settings: Settings) -> None:
@@ -102,6 +128,7 @@ def run_server(settings: Settings) -> None:
     configure_logging(settings, process="web")
     asyncio.run(prepare(settings))
     keys = Keys.load(settings)
+    listener = listen(settings)
     embedded = Embedded(settings)
     parts = Parts.assemble(
         settings,
@@ -115,12 +142,15 @@ def run_server(settings: Settings) -> None:
         async with parts.running(), embedded.running():
             yield
 
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(parts, lifespan=lifespan),
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=75,
     )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt), listener:
+        server.run(sockets=[listener])
+    if not server.started:
+        raise SystemExit(1)

@@ -10,6 +10,7 @@ import httpx
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
 from server.config import Settings
 from server.errors import ConfigurationError
@@ -17,6 +18,7 @@ from server.errors import ConfigurationError
 cli = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    pretty_exceptions_enable=False,  # it folds tracebacks, and may show the values of secrets
     help="An OpenAI-compatible server that keeps learning from its own unlabelled traffic.",
 )
 stderr = Console(stderr=True)
@@ -33,12 +35,24 @@ def _settings() -> Settings:
         raise ConfigurationError("; ".join(problems)) from None
 
 
+def _settings_of_process() -> Settings:
+    """The settings, for a process that keeps data: the directory for it is there."""
+    settings = _settings()
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"TTRL_DATA_DIR: {settings.data_dir} cannot be made: {error.strerror}."
+        ) from error
+    return settings
+
+
 @cli.command()
 def serve() -> None:
     """Run the web process, with an engine and a worker of its own unless the settings say else."""
     from server.app import run_server
 
-    run_server(_settings())
+    run_server(_settings_of_process())
 
 
 @cli.command()
@@ -46,7 +60,7 @@ def worker() -> None:
     """Run a worker: adaptation cycles and their schedule."""
     from server.worker import run_worker
 
-    asyncio.run(run_worker(_settings()))
+    asyncio.run(run_worker(_settings_of_process()))
 
 
 @cli.command()
@@ -64,19 +78,20 @@ def engine(
 @cli.command()
 def migrate() -> None:
     """Bring the database's schema to this program's revision."""
-    asyncio.run(_migrate(_settings()))
+    asyncio.run(_migrate(_settings_of_process()))
 
 
 async def _migrate(settings: Settings) -> None:
     from server.db.engine import Database
+    from server.db.failures import refused_at_start
     from server.db.migrate import upgrade
 
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.sqlalchemy_url)
-    try:
-        await upgrade(database)
-    finally:
-        await database.close()
+    with refused_at_start(settings.sqlalchemy_url):
+        database = Database(settings.sqlalchemy_url)
+        try:
+            await upgrade(database)
+        finally:
+            await database.close()
 
 
 @cli.command()
@@ -98,7 +113,8 @@ def main() -> None:
     try:
         cli()
     except ConfigurationError as error:
-        stderr.print(f"[bold red]ttrl-server:[/] {error.message}", highlight=False)
+        said = Text.assemble(("ttrl-server:", "bold red"), " ", error.message)
+        stderr.print(said, soft_wrap=True)  # one line, however long
         raise SystemExit(2) from None
 
 

@@ -31,7 +31,7 @@ from server.config import Settings
 from server.db import cycles
 from server.db.cycles import Lease
 from server.db.engine import Database
-from server.db.failures import SQLAlchemyError
+from server.db.failures import SQLAlchemyError, refused_at_start
 from server.db.migrate import check
 from server.db.text import storable
 from server.engine.identity import ensure_identity, model_digest
@@ -157,9 +157,10 @@ async def run_worker(settings: Settings) -> None:
     configure_logging(settings, process="worker")
     check_model(settings.model)
     async with AsyncExitStack() as stack:
-        database = Database(settings.sqlalchemy_url)
-        stack.push_async_callback(database.close)
-        await check(database)
+        with refused_at_start(settings.sqlalchemy_url):
+            database = Database(settings.sqlalchemy_url)
+            stack.push_async_callback(database.close)
+            await check(database)
         identity = await ensure_identity(settings)
         digest = await asyncio.to_thread(model_digest, settings.model)
         tools = await stack.enter_async_context(_tools(settings, database, identity, digest))

@@ -30,12 +30,22 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(alembic_config())
+
+
 def _current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
 async def upgrade(database: Database) -> None:
-    """Bring the schema to this program's revision, in one transaction."""
+    """Bring the schema to this program's revision, in one transaction.
+
+    Raises:
+        DatabaseBehind: the schema is of a newer program.
+    """
+    async with database.engine.connect() as connection:
+        _refuse_unknown(await connection.run_sync(_current))
     writing = database.engine.execution_options(sqlite_write=True)
     async with writing.begin() as connection:
         await connection.run_sync(_upgrade)
@@ -49,9 +59,19 @@ async def check(database: Database) -> None:
     """
     async with database.engine.connect() as connection:
         current = await connection.run_sync(_current)
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    _refuse_unknown(current)
+    head = _scripts().get_current_head()
     if current != head:
         raise DatabaseBehind(
             f"The database is at revision {current or 'none'}, this program needs {head}. "
             "Run `ttrl-server migrate`."
+        )
+
+
+def _refuse_unknown(current: str | None) -> None:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if current is not None and current not in known:
+        raise DatabaseBehind(
+            f"The database is at revision {current}, which this program does not know: "
+            "use the program that it was migrated with, or a newer one."
         )
