@@ -30,15 +30,13 @@ GATE = Gate(probe_prompts=32, samples_per_prompt=24)
 
 LEARNED_QUESTIONS = 160  # a tenant; the server keeps a fifth apart as its probe
 MEASURED_QUESTIONS = 64
-MEASURED_SAMPLES = 16
-UNCHANGED_SAMPLES = 4  # of a tenant that was not adapted, when it is measured again
 ASKED_AT_ONCE = 32  # requests in flight of the first traffic
 MEASURED_AT_ONCE = 12  # requests in flight while measuring, each with many samples
 
 BACKGROUND_QUESTIONS = 400  # a tenant; asked in turn while the cycles run
-BRISK_REQUESTS = 600  # asked at the brisk pace, then the rest of the cores is left to learning
-BRISK_PER_S = 6.0
-GENTLE_PER_S = 2.0
+BRISK_REQUESTS = 560  # asked at the brisk pace, then the rest of the cores is left to learning
+BRISK_PER_S = 3.0
+GENTLE_PER_S = 1.0
 BACKGROUND_AT_ONCE = 12
 
 REQUEST_TIMEOUT_S = 60.0
@@ -58,6 +56,7 @@ class Player:
     name: str
     kind: str
     draw: Callable[..., list[Question]]
+    samples: int  # of each question when it is measured
 
     def traffic(self) -> tuple[list[Question], list[Question]]:
         """Distinct questions to learn from, and others to ask while that goes on."""
@@ -80,6 +79,6 @@ class Player:
         )
 
 
-ADDER = Player("adder", ADDITION, additions)
-NOVICE = Player("novice", SUBTRACTION, subtractions)
+ADDER = Player("adder", ADDITION, additions, samples=16)
+NOVICE = Player("novice", SUBTRACTION, subtractions, samples=4)
 PLAYERS = (ADDER, NOVICE)

@@ -53,29 +53,18 @@ class Stage:
 
     async def measure_before(self) -> dict[str, Measured]:
         """Both tenants on fresh questions."""
-        return {
-            player.name: await self._measure(player, player.fresh()[0], plan.MEASURED_SAMPLES)
-            for player in PLAYERS
-        }
+        return {p.name: await self._measure(p, p.fresh()[0]) for p in PLAYERS}
 
     async def measure_after(self) -> dict[str, Measured]:
         """Both tenants on other fresh questions."""
-        samples = {ADDER.name: plan.MEASURED_SAMPLES}
-        return {
-            player.name: await self._measure(
-                player, player.fresh()[1], samples.get(player.name, plan.UNCHANGED_SAMPLES)
-            )
-            for player in PLAYERS
-        }
+        return {p.name: await self._measure(p, p.fresh()[1]) for p in PLAYERS}
 
-    async def _measure(
-        self, player: plan.Player, questions: list[Question], samples: int
-    ) -> Measured:
+    async def _measure(self, player: plan.Player, questions: list[Question]) -> Measured:
         async with within(plan.MEASURE_TIMEOUT_S, f"measuring {player.name}"):
             return await measure(
                 self.askers[player.name],
                 questions,
-                samples=samples,
+                samples=player.samples,
                 at_once=plan.MEASURED_AT_ONCE,
                 seen=self.ledger.note,
             )

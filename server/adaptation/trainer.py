@@ -13,7 +13,6 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 import structlog
@@ -111,10 +110,10 @@ class TrainerProcess:
             stderr=PIPE,
             limit=MAX_LINE,
             env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
-            start_new_session=True,  # a scheduling group of its own, see _give_way
         )
         self._process = process
-        _give_way(process.pid, self._nice)
+        with suppress(ProcessLookupError):  # threads that it starts later inherit it
+            os.setpriority(os.PRIO_PROCESS, process.pid, self._nice)
         self._tail.clear()
         self._reading_errors = asyncio.create_task(self._read_errors(process))
         async with asyncio.timeout(self._timeout_s):
@@ -174,15 +173,3 @@ class TrainerProcess:
         if self._reading_errors is not None:
             await self._reading_errors
             self._reading_errors = None
-
-
-def _give_way(pid: int, nice: int) -> None:
-    """Let serving go first. Threads that start later inherit it.
-
-    Where Linux groups processes by session (autogroup), niceness counts within a session only, so
-    the session's own is set as well.
-    """
-    with suppress(ProcessLookupError):
-        os.setpriority(os.PRIO_PROCESS, pid, nice)
-    with suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
