@@ -66,7 +66,8 @@ class Recorder:
         """
         if self._committer is None or self._is_stopping:
             raise LogUnavailable("The query log is closed.")
-        if self._num_reserved + len(self._waiting) >= self._queue_size:
+        # A place is held while its entry waits; entries of callers that left hold none.
+        if max(self._num_reserved, len(self._waiting)) >= self._queue_size:
             raise LogUnavailable("Too many answers wait to be logged.")
         self._num_reserved += 1
         try:
