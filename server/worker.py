@@ -167,8 +167,13 @@ async def run_worker(settings: Settings) -> None:
         owner = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"[:80]
         planner = Planner(settings, database, tools.clock, owner=owner)
         await planner.start()
-        stack.push_async_callback(planner.stop)
+        stack.push_async_callback(_leave, planner)
         await _until_signalled(_work(tools, owner))
+
+
+async def _leave(planner: Planner) -> None:
+    with suppress(SQLAlchemyError, OSError):  # another worker will lead when the lease has ended
+        await planner.stop()
 
 
 async def _work(tools: Tools, owner: str) -> None:

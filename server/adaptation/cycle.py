@@ -63,5 +63,6 @@ async def run_cycle(run: Run) -> Ending:
     verdict = await decide_and_store(run, candidate, baseline)
     if not verdict.promote:
         return Ending(CycleStatus.REJECTED, verdict.reasons)
-    version = await publish(run, progress.checkpoint, selection.probe, candidate, baseline)
+    asked = (*selection.probe, *selection.prompts)
+    version = await publish(run, progress.checkpoint, asked, candidate, baseline)
     return await go_live(run, version)

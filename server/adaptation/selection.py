@@ -28,6 +28,7 @@ from server.db.cycles import update_fenced
 from server.db.traffic import LoggedPrompt
 
 MAX_QUERIES = 20_000  # newest queries that are looked at
+BATCH = 200  # of them in memory at once
 MAX_CHARS = 65_536  # of one prompt
 
 Messages = list[dict[str, str]]
@@ -66,24 +67,49 @@ async def select_prompts(run: Run) -> Selection:
     """The cycle's selection: the stored one, or a new one that is stored before it is used."""
     if run.selection is not None:
         return await _restore(run, run.selection)
+    tenant_id = run.lease.tenant_id
     async with run.tools.database.transaction(write=False) as session:
-        recent = await traffic.recent_queries(session, run.lease.tenant_id, limit=MAX_QUERIES)
-        newest = _newest_of_each(recent)
-        logged = await traffic.load_prompts(session, run.lease.tenant_id, newest)
-        refused = await traffic.count_refused(session, run.lease.tenant_id)
-    found = [logged[query_id] for query_id in newest if query_id in logged]
-    candidates = await asyncio.to_thread(
-        sort_candidates, found, run.settings, run.tools.settings.max_model_len
-    )
+        recent = await traffic.recent_queries(session, tenant_id, limit=MAX_QUERIES)
+        refused = await traffic.count_refused(session, tenant_id)
+    newest = _newest_of_each(recent)
+    candidates, visits = await _gather(run, newest)
     candidates.counts["duplicate"] += len(recent) - len(newest)
     candidates.counts.update(refused)
-    fingerprints = [p.fingerprint for p in (*candidates.train, *candidates.probe)]
+    selection = choose(candidates, visits, run.settings, seed=run.seed)
     async with run.tools.database.transaction() as session:
-        visits = await steps.count_visits(session, run.lease.tenant_id, fingerprints)
-        selection = choose(candidates, visits, run.settings, seed=run.seed)
-        stored = _to_json(selection)
-        await update_fenced(session, run.lease, selection=stored, phase=CyclePhase.BASELINE.value)
+        await update_fenced(
+            session, run.lease, selection=_to_json(selection), phase=CyclePhase.BASELINE.value
+        )
     return selection
+
+
+async def _gather(run: Run, newest: Sequence[str]) -> tuple[Candidates, dict[str, int]]:
+    """Candidates with their visits, newest first, until both sides are full: a tenant's whole log
+    is never in memory.
+    """
+    candidates, visits = Candidates(), dict[str, int]()
+    for start in range(0, len(newest), BATCH):
+        if is_full(candidates, visits, run.settings):
+            candidates.counts["older"] += len(newest) - start
+            break
+        ids = newest[start : start + BATCH]
+        async with run.tools.database.transaction(write=False) as session:
+            logged = await traffic.load_prompts(session, run.lease.tenant_id, ids)
+        found = [logged[query_id] for query_id in ids if query_id in logged]
+        new = await asyncio.to_thread(
+            sort_candidates, found, run.settings, run.tools.settings.max_model_len, candidates
+        )
+        async with run.tools.database.transaction(write=False) as session:
+            visits |= await steps.count_visits(session, run.lease.tenant_id, new)
+    return candidates, visits
+
+
+def is_full(candidates: Candidates, visits: Mapping[str, int], settings: TenantSettings) -> bool:
+    """Whether more candidates would only be left out."""
+    most = settings.learning.max_visits
+    fresh = sum(visits.get(p.fingerprint, 0) < most for p in candidates.train)
+    unseen = sum(not visits.get(p.fingerprint) for p in candidates.probe)
+    return fresh >= settings.learning.max_prompts and unseen >= settings.gate.probe_prompts
 
 
 def _newest_of_each(recent: Sequence[tuple[str, str]]) -> list[str]:
@@ -94,11 +120,17 @@ def _newest_of_each(recent: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def sort_candidates(
-    logged: Sequence[LoggedPrompt], settings: TenantSettings, max_model_len: int | None
-) -> Candidates:
-    """Fingerprint prompts, newest first, and put each on its side. Slow: views are matched."""
+    logged: Sequence[LoggedPrompt],
+    settings: TenantSettings,
+    max_model_len: int | None,
+    candidates: Candidates,
+) -> list[str]:
+    """Put prompts, newest first, on their sides of `candidates`; the fingerprints of those that are
+    new. Slow: views are matched.
+    """
     views = tuple(View(view.pattern, tuple(view.templates)) for view in settings.views)
-    candidates, seen = Candidates(), set[str]()
+    seen = {prompt.fingerprint for prompt in (*candidates.train, *candidates.probe)}
+    new: list[str] = []
     for prompt in logged:
         messages = chat_messages(prompt.messages)
         reason = _refusal(prompt, messages, settings.learning.max_tokens, max_model_len)
@@ -110,10 +142,11 @@ def sort_candidates(
             candidates.counts["duplicate"] += 1
             continue
         seen.add(fingerprint)
+        new.append(fingerprint)
         held_out = in_probe(question, settings.gate.probe_fraction)
         side = candidates.probe if held_out else candidates.train
         side.append(Prompt(prompt.query_id, fingerprint, messages))
-    return candidates
+    return new
 
 
 class _Part(msgspec.Struct):

@@ -111,7 +111,7 @@ class Gate(WireInput):
         default=32, ge=1, le=1000, description="Most probe prompts in one evaluation."
     )
     min_probe_prompts: int = Field(
-        default=8, ge=1, description="Fewer probe prompts than this: rejected."
+        default=8, ge=1, description="Fewer probe prompts than this: the cycle is skipped."
     )
     samples_per_prompt: int = Field(
         default=24, ge=2, le=256, description="Samples of a probe prompt, split over its views."

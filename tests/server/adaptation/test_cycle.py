@@ -182,10 +182,10 @@ async def test_the_distance_to_the_base_model_is_measured(scene: Scene) -> None:
     assert scene.trainer.count(Score) == 4  # adapter and base, for the gate and for the probe
 
 
-async def test_a_disabled_gate_promotes_and_says_so(scene: Scene) -> None:
+async def test_a_disabled_gate_needs_no_probe_promotes_and_says_so(scene: Scene) -> None:
     await scene.tenant()
     scene.trainer.gain = 0.0001
-    cycle = await scene.run(settings_of(gate={"enabled": False}))
+    cycle = await scene.run(settings_of(gate={"enabled": False, "probe_fraction": 1e-9}))
     assert cycle.status == CycleStatus.PROMOTED
     assert cycle.reasons == ["gate: disabled"]
 

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import islice
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from server.adaptation.selection import (
     choose,
     fingerprints,
     in_probe,
+    is_full,
     prompts_of_step,
     rounds,
     sort_candidates,
@@ -27,6 +29,7 @@ from server.db.traffic import LoggedPrompt
 
 from .scene import QUESTIONS, VIEWS, Scene, settings_of
 
+untimed = hypothesis.settings(deadline=None)
 VIEW = View(str(VIEWS[0]["pattern"]), tuple(VIEWS[0]["templates"]))
 
 
@@ -58,6 +61,7 @@ def test_a_question_is_on_one_side_under_any_system_message() -> None:
     assert question == other_question
 
 
+@untimed
 @given(st.text(), st.floats(0.01, 0.98), st.floats(0.001, 0.02))
 def test_a_larger_probe_holds_the_smaller_one(text: str, fraction: float, more: float) -> None:
     assert not in_probe(text, fraction) or in_probe(text, min(fraction + more, 1))
@@ -68,6 +72,7 @@ def test_the_probe_has_its_share() -> None:
     assert 850 < held_out < 1150
 
 
+@untimed
 @given(
     st.lists(st.integers(0, 60), min_size=1, max_size=80),
     st.sampled_from([0.2, 0.5]),
@@ -76,7 +81,8 @@ def test_the_probe_has_its_share() -> None:
 def test_nothing_of_the_probe_is_trained_on(numbers: list[int], fraction: float, seed: int) -> None:
     settings = settings_of(gate={"probe_fraction": fraction}, learning={"steps": 50})
     texts = [f"{('Compute', 'What is')[i % 2]} {n} + 1" for i, n in enumerate(numbers)]
-    candidates = sort_candidates(logged(texts), settings, None)
+    candidates = Candidates()
+    sort_candidates(logged(texts), settings, None, candidates)
     selection = choose(candidates, {}, settings, seed=seed)
     probe = {prompt.fingerprint for prompt in selection.probe}
     trained = {
@@ -102,7 +108,8 @@ async def test_no_stored_group_is_of_the_probe(scene: Scene) -> None:
 
 def test_what_was_trained_on_never_becomes_probe() -> None:
     settings = settings_of(gate={"probe_fraction": 0.9})
-    candidates = sort_candidates(logged(QUESTIONS), settings, None)
+    candidates = Candidates()
+    sort_candidates(logged(QUESTIONS), settings, None, candidates)
     visited = candidates.probe[0].fingerprint
     selection = choose(candidates, {visited: 1}, settings, seed=1)
     assert visited not in {prompt.fingerprint for prompt in selection.probe}
@@ -118,6 +125,14 @@ def test_prompts_are_visited_no_more_than_allowed() -> None:
     assert visits == {"f1": 2, "f2": 3, "f3": 3}
 
 
+def test_gathering_ends_when_both_sides_are_full() -> None:
+    settings = settings_of(learning={"max_prompts": 2, "max_visits": 3}, gate={"probe_prompts": 1})
+    full = Candidates(train=prompts(3), probe=[Prompt("p", "p", user("x"))])
+    assert is_full(full, {"f0": 3}, settings)
+    assert not is_full(full, {"f0": 3, "f1": 3}, settings)
+    assert not is_full(full, {"p": 1}, settings)
+
+
 def test_the_newest_prompts_are_preferred() -> None:
     settings = settings_of(learning={"max_prompts": 2, "min_prompts": 1})
     selection = choose(Candidates(train=prompts(5)), {}, settings, seed=1)
@@ -125,6 +140,7 @@ def test_the_newest_prompts_are_preferred() -> None:
     assert selection.counts["over_max_prompts"] == 3
 
 
+@untimed
 @given(st.integers(1, 20), st.integers(1, 10), st.integers(1, 12))
 def test_rounds_visit_all_prompts_equally_often(number: int, size: int, steps: int) -> None:
     batches = list(islice(rounds(prompts(number), size), steps))
@@ -164,10 +180,12 @@ def test_every_refusal_is_counted_by_its_reason() -> None:
     huge = LoggedPrompt("huge", user("x" * 70_000), None)
     odd = LoggedPrompt("odd", [{"role": "tool", "content": "1"}], 1)
     again = logged(["What is 1 + 2?", "Add 1 + 2"])
-    candidates = sort_candidates([long, huge, odd, *again], settings_of(), 512)
+    candidates = Candidates()
+    sort_candidates([long, huge, odd, *again], settings_of(), 512, candidates)
     assert candidates.counts == {"too_long": 2, "not_text": 1, "duplicate": 1}
 
 
+@untimed
 @given(st.integers(1, 300), st.integers(1, 9))
 def test_samples_are_split_evenly(total: int, parts: int) -> None:
     sizes = split(total, parts)
