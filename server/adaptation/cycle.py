@@ -46,7 +46,7 @@ async def run_cycle(run: Run) -> Ending:
     baseline = await measure_incumbent(run, selection.probe)
 
     progress = run.progress
-    while prompts := await next_prompts(run, selection, progress):
+    while (prompts := await next_prompts(run, selection, progress)) is not None:
         sampled = await sample_groups(
             run,
             progress.checkpoint.policy,

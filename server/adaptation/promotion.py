@@ -138,7 +138,7 @@ async def _verify(
     run: Run, policy: Policy, checkpoint: Checkpoint, prompts: Sequence[Prompt]
 ) -> Verification:
     """Sample under the new name; the trainer, with the published files open, must agree."""
-    asked = prompts[:VERIFY_PROMPTS]
+    asked = [prompt for prompt in prompts if prompt.messages][:VERIFY_PROMPTS]
     sampled = await sample_groups(run, policy, asked, num_samples=1, occasion="verify")
     samples = [train_sample(sample) for group in sampled.groups for sample in group.samples]
     published = Checkpoint(checkpoint.step, policy, policy.path, None)

@@ -13,7 +13,7 @@ from adapters.batch import Open, Save, Score, Step
 from server.adaptation.conduct import conduct, sweep
 from server.adaptation.sampler import Sampler
 from server.db import cycles
-from server.db.models import Tenant
+from server.db.models import Query, Tenant
 from server.db.tenants import delete_tenant
 from tests.fakes.vllm import Fault
 from tests.fakes.vllm_plan import Ask
@@ -275,3 +275,23 @@ async def test_texts_that_no_database_takes_are_stored(scene: Scene) -> None:
     scene.fake.default_answer = lambda ask: scene.model(ask) + "\x00"
     cycle = await scene.run()
     assert cycle.status == CycleStatus.PROMOTED
+
+
+async def test_a_prompt_that_is_erased_meanwhile_is_left_out(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue(settings_of(gate={"enabled": False, "probe_fraction": 1e-9}))
+    scene.trainer.hold_from = 1  # the first step has been sampled
+    running = asyncio.create_task(scene.conduct(await scene.claim()))
+    await asyncio.wait_for(scene.trainer.held.wait(), 60)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    chosen = ((await scene.cycle(cycle_id)).selection or {})["prompts"]
+    erased = {entry[0] for entry in chosen[:6]}
+    async with scene.database.transaction() as session:
+        for query_id in erased:
+            query = await session.get(Query, query_id)
+            assert query is not None
+            query.eligible = False
+    scene.trainer.hold_from = None
+    assert await scene.conduct(await scene.take_over()) == CycleStatus.PROMOTED
+    assert not erased & {group.query_id for group in await scene.groups(cycle_id)}
