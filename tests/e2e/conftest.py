@@ -34,9 +34,9 @@ def engine_settings(live: LiveServer) -> Settings:
     return live.settings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def engine_url(live: LiveServer) -> str:
-    """Where the session's vLLM answers. Tests share it: use adapter names of your own."""
+    """Where the session's vLLM answers now. Tests share it: use adapter names of your own."""
     return live.engine_url
 
 

@@ -43,6 +43,8 @@ SETTINGS: Mapping[str, Any] = {
     "lease_s": 4.0,
     "scheduler_tick_s": 0.3,
     "engine_poll_s": 0.5,
+    # Two threads that meet at barriers come to a standstill where others want the cores too.
+    "engine_threads": 1,
     "engine_start_timeout_s": START_TIMEOUT_S,
 }
 
@@ -89,7 +91,10 @@ class LiveServer:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
-        self.wait_ready(timeout_s)
+        try:
+            self.wait_ready(timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.tail()}") from None
 
     def stop(self) -> None:
         """End it in good order; kill whatever does not end. Idempotent."""
@@ -116,15 +121,17 @@ class LiveServer:
     def wait_for(
         self, look: Callable[[], T | None], what: str, timeout_s: float, poll_s: float = POLL_S
     ) -> T:
-        """What `look` returns as soon as it is true. Fails with the log when the server has ended,
-        or it took too long.
+        """What `look` returns as soon as it is true.
+
+        Raises:
+            AssertionError: the server has ended, or it took too long.
         """
         deadline = time.monotonic() + timeout_s
         while not (found := look()):
             if self._process is None or self._process.poll() is not None:
-                raise AssertionError(f"The server ended.\n{self.tail()}")
+                raise AssertionError("The server ended.")
             if time.monotonic() > deadline:
-                raise AssertionError(f"Waited {timeout_s:.0f} s for {what}.\n{self.tail()}")
+                raise AssertionError(f"Waited {timeout_s:.0f} s for {what}.")
             time.sleep(poll_s)
         return found
 
@@ -195,6 +202,11 @@ class LiveServer:
     def engine_url(self) -> str:
         """Where vLLM itself answers; the same over restarts of the engine."""
         return self.engine.url
+
+    def adapters(self) -> set[str]:
+        """The names that vLLM itself lists now, the base model's among them."""
+        cards = httpx.get(f"{self.engine_url}/v1/models", timeout=30, trust_env=False).json()
+        return {card["id"] for card in cards["data"]}
 
     def make_tenant(
         self,
