@@ -15,6 +15,7 @@ TTRLError
  |   +- EngineUnavailable
  |   +- LogUnavailable
  +- EngineFailed 502         the engine answered something that makes no sense
+ |   +- AdapterDamaged 409   a version's files are not what was published
  +- ConfigurationError       at start: never an HTTP answer
  |   +- DatabaseBehind
  |   +- ModelFilesError
@@ -161,6 +162,14 @@ class EngineFailed(TTRLError):
     status_code = 502
     type = "server_error"
     code = "engine_error"
+
+
+class AdapterDamaged(EngineFailed):
+    """A version's files are not what was published, so no engine may load them."""
+
+    status_code = 409
+    type = "invalid_request_error"
+    code = "adapter_damaged"
 
 
 class ConfigurationError(TTRLError):

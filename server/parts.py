@@ -7,11 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.store import AdapterStore
 from server.admin.deps import AdminDeps
 from server.auth import Keys
 from server.clock import Clock, SystemClock
 from server.config import Settings
 from server.db.engine import Database
+from server.engine.integrity import verifier
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
 from server.gateway.deps import GatewayDeps
@@ -55,7 +57,10 @@ class Parts:
         )
         pool = EnginePool(engine_urls, poll_s=settings.engine_poll_s)
         registry = AdapterRegistry(
-            pool, wanted=tenants.live_versions, max_adapters=settings.engine_max_cpu_loras
+            pool,
+            wanted=tenants.live_versions,
+            max_adapters=settings.engine_max_cpu_loras,
+            verify=verifier(AdapterStore(settings.adapters_dir)),
         )
         return cls(
             settings=settings,

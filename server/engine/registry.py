@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from server.db.failures import SQLAlchemyError
+from server.engine.integrity import Verify, VersionLike
 from server.engine.pool import Engine, EnginePool
 from server.errors import EngineFailed, EngineUnavailable, TTRLError
 
@@ -27,25 +27,6 @@ logger = logging.getLogger(__name__)
 
 VERSION_NAME = re.compile(r".+--v[0-9]+")
 RETRY_FAILED_S = 10.0
-
-
-class VersionLike(Protocol):
-    """An adapter version in a form that an engine can load."""
-
-    @property
-    def engine_name(self) -> str:
-        """Unique for these weights, for ever."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """Absolute directory."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """What clients may see."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +44,7 @@ class AdapterRegistry:
 
     `wanted` gives the identity adapter and the live versions of all tenants, most important first.
     `max_adapters` bounds what is loaded ahead of time, and what is loaded on demand beside it.
+    `verify` looks at a published version's files before an engine does.
     """
 
     def __init__(
@@ -72,12 +54,14 @@ class AdapterRegistry:
         wanted: Callable[[], Awaitable[Sequence[VersionLike]]],
         keep_s: float = 60.0,
         max_adapters: int = 32,
+        verify: Verify | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._pool = pool
         self._read_wanted = wanted
         self._keep_s = keep_s
         self._max_adapters = max_adapters
+        self._verify = verify
         self._clock = clock
         self._wanted: list[VersionLike] = []
         self._leases: Counter[str] = Counter()
@@ -139,16 +123,20 @@ class AdapterRegistry:
     async def load_everywhere(self, version: VersionLike) -> float:
         """Load a version on every ready engine; milliseconds until the last one has it.
 
-        An engine that goes away meanwhile gets the version when it comes back.
+        An engine that goes away meanwhile gets the version when it comes back. The files are
+        looked at even when it is loaded everywhere: an engine may read them again at any time.
 
         Raises:
             EngineUnavailable: no engine has it now.
+            AdapterDamaged: the files are not what was published.
             EngineFailed: an engine refuses the files.
         """
         started = self._clock()
+        await self._check_files(version)
         engines = self._pool.ready
         results = await asyncio.gather(
-            *(self._load_once(version, engine) for engine in engines), return_exceptions=True
+            *(self._load_once(version, engine, checked=True) for engine in engines),
+            return_exceptions=True,
         )
         errors = [result for result in results if result is not None]
         for error in errors:
@@ -194,14 +182,18 @@ class AdapterRegistry:
         failure = self._failures.get((engine.url, name))
         return failure is not None and self._clock() - failure.at < RETRY_FAILED_S
 
-    async def _load_once(self, version: VersionLike, engine: Engine) -> None:
+    async def _load_once(
+        self, version: VersionLike, engine: Engine, *, checked: bool = False
+    ) -> None:
         async with self._lock(engine, version.engine_name):
             if version.engine_name not in engine.loaded:
-                await self._load(version, engine)
+                await self._load(version, engine, checked=checked)
 
-    async def _load(self, version: VersionLike, engine: Engine) -> None:
+    async def _load(self, version: VersionLike, engine: Engine, *, checked: bool = False) -> None:
         name = version.engine_name
         try:
+            if not checked:
+                await self._check_files(version)
             load_ms = await engine.load(name, version.path)
         except EngineFailed as error:
             failure = LoadFailure(engine.url, name, error.message, self._clock())
@@ -209,6 +201,10 @@ class AdapterRegistry:
             raise
         self._failures.pop((engine.url, name), None)
         logger.info("adapter loaded", extra={"adapter": name, "url": engine.url, "ms": load_ms})
+
+    async def _check_files(self, version: VersionLike) -> None:
+        if self._verify is not None and VERSION_NAME.fullmatch(version.engine_name):
+            await self._verify(version)
 
     async def _unload_superseded(self, engine: Engine, wanted: set[str]) -> None:
         now = self._clock()

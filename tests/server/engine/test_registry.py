@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 
 import pytest
 
+from server.engine.integrity import VersionLike
 from server.engine.registry import RETRY_FAILED_S, AdapterRegistry
-from server.errors import EngineFailed, EngineUnavailable
+from server.errors import AdapterDamaged, EngineFailed, EngineUnavailable
 from tests.fakes.vllm import Fault
 from tests.server.engine.conftest import IDENTITY, Engines, version
 
@@ -243,3 +245,68 @@ async def test_engines_go_on_with_the_last_wanted_when_the_database_is_away(
     await engines.check()
     assert engines.pool.engines[0].state == "ready"
     assert set(engines.fakes[0].adapters) == {"identity", "t1-a--v1"}
+
+
+@dataclass
+class Files:
+    """What a look at the versions' files finds."""
+
+    damaged: set[str] = field(default_factory=set[str])
+    looks: list[str] = field(default_factory=list[str])
+
+    async def verify(self, version: VersionLike) -> None:
+        self.looks.append(version.engine_name)
+        if version.engine_name in self.damaged:
+            raise AdapterDamaged(f"The files of {version.label} are damaged: torn")
+
+
+@pytest.fixture
+def files() -> Files:
+    return Files(damaged={"t1-a--v1"})
+
+
+@pytest.fixture
+async def careful(engines: Engines, files: Files) -> AdapterRegistry:
+    """A registry that looks at files first."""
+    registry = AdapterRegistry(
+        engines.pool, wanted=engines.read_wanted, clock=engines.clock, verify=files.verify
+    )
+    await registry.start()
+    return registry
+
+
+@pytest.mark.usefixtures("careful")
+async def test_no_engine_is_asked_to_load_a_damaged_version(engines: Engines) -> None:
+    engines.wanted = [IDENTITY, V1, V2]
+    await engines.check()
+    for engine, fake in zip(engines.pool.engines, engines.fakes, strict=True):
+        assert engine.state == "ready"
+        assert set(fake.adapters) == {"identity", "t1-a--v2"}
+
+
+async def test_a_damaged_version_cannot_be_had_on_demand(
+    engines: Engines, careful: AdapterRegistry
+) -> None:
+    await engines.check()
+    with pytest.raises(EngineUnavailable):
+        await careful.ensure(V1, engines.pool.engines[0])
+    assert set(engines.fakes[0].adapters) == {"identity"}
+
+
+async def test_a_damaged_version_is_refused_even_where_it_is_loaded(
+    engines: Engines, careful: AdapterRegistry, files: Files
+) -> None:
+    engines.wanted = [IDENTITY, V2]
+    await engines.check()
+    files.damaged.add("t1-a--v2")
+    with pytest.raises(AdapterDamaged, match="torn"):
+        await careful.load_everywhere(V2)
+
+
+async def test_files_are_looked_at_once_for_all_engines(
+    engines: Engines, careful: AdapterRegistry, files: Files
+) -> None:
+    await engines.check()
+    await careful.load_everywhere(V2)
+    assert len(engines.fakes) > 1
+    assert files.looks == ["t1-a--v2"]
