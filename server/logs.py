@@ -43,4 +43,6 @@ def configure_logging(settings: Settings, *, process: str) -> None:
     root.setLevel(settings.log_level.upper())
     for noisy in ("httpx", "httpcore", "apscheduler", "aiosqlite", "alembic", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It warns of every tick that is skipped because the last one still runs: that is as meant.
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     structlog.contextvars.bind_contextvars(process=process)

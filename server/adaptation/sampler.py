@@ -133,7 +133,8 @@ class Sampler:
             except EngineUnavailable as error:
                 if monotonic() > give_up:
                     raise
-                logger.info("engine away, waiting", error=error.message, pause_s=pause_s)
+                if pause_s == FIRST_PAUSE_S:  # once for each request that waits
+                    logger.info("engine away, waiting", error=error.message)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
