@@ -76,6 +76,8 @@ def main() -> int:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin while they wait take the cores from the engine, and from each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return run_serve(arguments) if arguments.command == "serve" else run_identity(arguments)
 
 
