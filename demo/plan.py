@@ -18,7 +18,6 @@ SERVED_MODEL = "ttrl"
 MAX_TOKENS = 64  # the longest right solution has 48
 
 LEARNING = Learning(
-    steps=20,
     prompts_per_step=8,
     samples_per_prompt=33,
     max_tokens=MAX_TOKENS,
@@ -35,8 +34,9 @@ MEASURED_AT_ONCE = 12  # requests in flight while measuring, each with many samp
 
 BACKGROUND_QUESTIONS = 400  # a tenant; asked in turn while the cycles run
 BRISK_REQUESTS = 560  # asked at the brisk pace, then the rest of the cores is left to learning
-BRISK_PER_S = 3.0
+BRISK_PER_S = 3.5
 GENTLE_PER_S = 1.0
+BURST = 8  # requests that come together
 BACKGROUND_AT_ONCE = 12
 
 REQUEST_TIMEOUT_S = 60.0
@@ -57,6 +57,7 @@ class Player:
     kind: str
     draw: Callable[..., list[Question]]
     samples: int  # of each question when it is measured
+    steps: int  # of its cycle
 
     def traffic(self) -> tuple[list[Question], list[Question]]:
         """Distinct questions to learn from, and others to ask while that goes on."""
@@ -74,11 +75,11 @@ class Player:
         return TenantSettings(
             answer="math",
             views=[View(pattern=view.pattern, templates=list(view.templates))],
-            learning=LEARNING,
+            learning=LEARNING.model_copy(update={"steps": self.steps}),
             gate=GATE,
         )
 
 
-ADDER = Player("adder", ADDITION, additions, samples=16)
-NOVICE = Player("novice", SUBTRACTION, subtractions, samples=4)
+ADDER = Player("adder", ADDITION, additions, samples=16, steps=20)
+NOVICE = Player("novice", SUBTRACTION, subtractions, samples=4, steps=10)
 PLAYERS = (ADDER, NOVICE)

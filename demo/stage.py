@@ -76,6 +76,7 @@ class Stage:
             brisk_requests=plan.BRISK_REQUESTS,
             brisk_per_s=plan.BRISK_PER_S,
             gentle_per_s=plan.GENTLE_PER_S,
+            burst=plan.BURST,
             at_once=plan.BACKGROUND_AT_ONCE,
             seen=self.ledger.note,
         )
@@ -106,6 +107,7 @@ class Stage:
         if not promotions:
             return None
         promotion = promotions[0]
+        version = await self.admin.read_version(cycle.tenant, promotion.to_version)
         began = perf_counter()
         await self.admin.rollback(cycle.tenant)
         rollback_ms = (perf_counter() - began) * 1e3
@@ -114,7 +116,7 @@ class Stage:
         await self.admin.promote(cycle.tenant, promotion.to_version)
         forth = await self._ask_now(cycle.tenant)
         return SwapTimes(
-            load_ms=promotion.load_ms,
+            load_ms=float(version.report["load_ms"]),
             flip_ms=promotion.flip_ms,
             rollback_ms=rollback_ms,
             rollback_seen_ms=rollback_seen_ms,

@@ -62,7 +62,8 @@ class Background:
     """Traffic that goes on until it is stopped, each tenant in turn.
 
     It starts briskly and goes on gently once `brisk_requests` were sent, so that most of the cores
-    is left to learning. No more than `at_once` requests are in flight.
+    is left to learning. Requests come in bursts, which an engine answers nearly at the cost of one
+    request; no more than `at_once` are in flight.
     """
 
     def __init__(
@@ -72,10 +73,12 @@ class Background:
         brisk_requests: int,
         brisk_per_s: float,
         gentle_per_s: float,
+        burst: int,
         at_once: int,
         seen: Seen,
     ) -> None:
         self._questions = questions
+        self._burst = burst
         self._brisk_requests = brisk_requests
         self._brisk_per_s = brisk_per_s
         self._gentle_per_s = gentle_per_s
@@ -103,8 +106,10 @@ class Background:
                 if self._stopping.is_set():
                     return
                 group.create_task(self._ask(index, asker, question))
-                # A late request does not hurry the ones after it.
-                due = max(due, monotonic()) + 1 / self._pace(index)
+                if (index + 1) % self._burst:
+                    continue
+                # A late burst does not hurry the ones after it.
+                due = max(due, monotonic()) + self._burst / self._pace(index)
                 if await self._stopped_before(due):
                     return
 

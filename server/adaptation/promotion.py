@@ -29,7 +29,7 @@ from server.adaptation.selection import Prompt
 from server.db import cycles, versions
 from server.errors import Conflict, CycleCancelled, CycleError, NotFound
 from server.swap import swap
-from server.tenants import version_engine_name
+from server.tenants import VersionRef, version_engine_name
 
 VERIFY_PROMPTS = 4
 MAX_MISMATCH = 0.05  # nats a token between engine and trainer; bfloat16 was measured at 0.001
@@ -70,6 +70,7 @@ async def publish(
     await follow_orders(run)
     manifest = await _write(run, checkpoint)
     policy = Policy(manifest.engine_name, str(_version_dir(run, manifest.number)))
+    load_ms = await _load(run, manifest)
     verified = await _verify(run, policy, checkpoint, prompts)
     report = {
         "decision": "promoted",
@@ -77,6 +78,7 @@ async def publish(
         "incumbent": asdict(baseline.report),
         "candidate": asdict(candidate),
         "verification": asdict(verified),
+        "load_ms": load_ms,
     }
     async with run.tools.database.transaction() as session:
         await cycles.update_fenced(session, run.lease, candidate_version=manifest.number)
@@ -132,6 +134,14 @@ def _write_as(run: Run, checkpoint: Checkpoint, number: int) -> Manifest:
         alpha=run.tools.settings.lora_alpha,
         created_at=run.tools.clock.now(),
     )
+
+
+async def _load(run: Run, manifest: Manifest) -> float:
+    """Load the version on every engine; milliseconds until the last one has it."""
+    number = manifest.number
+    label, path = f"{run.tenant}--v{number}", str(_version_dir(run, number))
+    version = VersionRef(number, manifest.engine_name, path, label)
+    return await run.tools.sampler.patiently(lambda: run.tools.loader.load_everywhere(version))
 
 
 async def _verify(

@@ -62,6 +62,7 @@ def _background(
         brisk_requests=10,
         brisk_per_s=FAST,
         gentle_per_s=FAST,
+        burst=4,
         at_once=at_once,
         seen=ledger.note,
     )
