@@ -20,6 +20,7 @@ import structlog
 from adapters import batch
 from server.adaptation.tools import Reply
 from server.config import Settings
+from server.engine.launch import base_dtype
 from server.errors import TrainerFailed
 
 logger = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ def trainer_command(settings: Settings) -> list[str]:
         *("--model", settings.model),
         *("--threads", str(settings.trainer_threads)),
         *("--device", settings.trainer_device),
-        *("--dtype", settings.model_dtype),
+        *("--dtype", base_dtype(settings)),
     ]
 
 

@@ -62,6 +62,18 @@ def engine_command(settings: Settings, *, port: int, host: str = "127.0.0.1") ->
     return EngineCommand(tuple(argv), env)
 
 
+def base_dtype(settings: Settings) -> str:
+    """The dtype that the engine serves the base model in; the trainer must compute in the same.
+
+    "auto" where that is left to vLLM: on a GPU, or where it is not installed here.
+    """
+    try:
+        _, is_cpu = _installed_vllm()
+    except ConfigurationError:
+        return settings.model_dtype
+    return _dtype(settings, is_cpu=is_cpu)
+
+
 def _flags(settings: Settings, *, port: int, host: str, is_cpu: bool) -> list[str]:
     options = {
         "--model": _model_argument(settings.model),
