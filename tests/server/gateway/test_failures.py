@@ -102,7 +102,7 @@ async def test_an_engine_that_dies_while_it_answers(stack: Stack, stream: bool):
     ],
 )
 async def test_the_engines_errors(stack: Stack, engine_says: int, status: int, code: str):
-    message = "t1-adder--v2 at /root/models/secret/x.json is bad"
+    message = "t1-adder--v2 at /srv/models/secret/x.json is bad"
     stack.fake.script(CHAT, Fault(status=engine_says, message=message))
     async with stack.http() as http:
         response = await http.post(CHAT, json=chat())
