@@ -182,12 +182,12 @@ async def test_a_tenant_that_never_had_a_cycle_goes_before_all(
 
 
 async def test_concurrent_workers_claim_each_cycle_once(
-    database: Database, clock: HandClock, database_url: str
+    database: Database, clock: HandClock, migrated_url: str
 ) -> None:
     for index in range(12):
         await enqueue(database, clock, await add_tenant(database, f"tenant-{index}"))
     # Databases of their own stand for processes: their connections share no memory.
-    databases = [Database(database_url) for _ in range(4)]
+    databases = [Database(migrated_url) for _ in range(4)]
 
     async def drain(index: int) -> list[int]:
         claimed: list[int] = []
