@@ -45,6 +45,7 @@ SETTINGS: Mapping[str, Any] = {
     "engine_poll_s": 0.5,
     # Two threads that meet at barriers come to a standstill where others want the cores too.
     "engine_threads": 1,
+    "trainer_nice": 0,  # traffic never ends here, and would keep it waiting
     "engine_start_timeout_s": START_TIMEOUT_S,
 }
 

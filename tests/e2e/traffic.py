@@ -16,7 +16,7 @@ import httpx
 from demo.questions import additions
 from tests.e2e.live import CHAT, question_body
 
-PAUSE_S = 0.1
+PAUSE_S = 0.25  # leaves most of a core to learning
 TIMEOUT_S = 120
 
 
