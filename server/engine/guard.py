@@ -4,8 +4,8 @@
 
 The owner holds the other end of a pipe: the guard's standard input, or file descriptor N (then the
 command inherits standard input). End of file on it means that the owner has stopped or died, by
-`kill -9` too: the command's whole tree gets SIGTERM, and after the grace period SIGKILL. The
-guard's exit status is the command's (128 + signal when a signal ended it). On Linux the guard
+`kill -9` too: the command's whole tree gets SIGTERM, and after the grace period SIGKILL. What a
+command that ends by itself leaves behind is ended too, with less grace. The guard's exit status is the command's (128 + signal when a signal ended it). On Linux the guard
 adopts orphaned descendants, so one that left the process group is found as well, and the kernel
 sends SIGTERM to the command should the guard itself be killed. The guard leads a session, so its
 owner can also end what a killed guard left behind: `end_session(pid of the guard)`.
@@ -29,6 +29,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 10.0
+ORPHAN_GRACE_S = 2.0  # of what a command that has ended leaves: it has nothing to finish any more
 RESCAN_S = 0.05
 EXEC_FAILED = 127
 
@@ -61,7 +62,8 @@ def main() -> int:
     wakeup = _wake_on_signals()
     child = _spawn(options.command, keep_stdin=options.fd != 0, close=options.fd)
     status = _wait(child, options.fd, wakeup)
-    left = _end_tree(child, options.grace_s)
+    orphan_grace_s = min(options.grace_s, ORPHAN_GRACE_S)
+    left = _end_tree(child, options.grace_s if status is None else orphan_grace_s)
     return _exit_code(left if status is None else status)
 
 

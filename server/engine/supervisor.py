@@ -143,7 +143,11 @@ class EngineSupervisor:
         logger.info("engine running", extra={"url": self.url, "seconds": seconds})
 
     async def _until_broken(self) -> None:
-        """Until the process ends, or does not answer for long."""
+        """Until the process ends, stops listening, or does not answer for long.
+
+        vLLM whose engine core has died closes its port, and may then wait for ever for a request
+        that nobody will answer.
+        """
         if self._process is None:
             return
         client = EngineClient(self.url)
@@ -152,11 +156,27 @@ class EngineSupervisor:
         try:
             while not ended.done() and time.monotonic() - answered < HANG_S:
                 await asyncio.wait({ended}, timeout=WATCH_POLL_S)
-                if not ended.done() and await client.healthy():
+                if ended.done():
+                    return
+                if await client.healthy():
                     answered = time.monotonic()
+                elif await self._refuses():
+                    return
         finally:
             ended.cancel()
             await client.close()
+
+    async def _refuses(self) -> bool:
+        """Whether nobody listens at the port; an engine that is only busy accepts."""
+        try:
+            async with asyncio.timeout(WATCH_POLL_S):
+                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # includes TimeoutError
+            return False
+        writer.close()
+        return False
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.returncode is not None

@@ -2,6 +2,8 @@
 
     python standin.py PORT PIDS_FILE [--refuse] [--stubborn]
 
+At SIGUSR1 it closes its port, and hangs.
+
 Below it are a child in its process group, one in a session of its own, and a grandchild whose
 parent has exited. Each appends its pid to PIDS_FILE. `--refuse` exits with status 3 instead of
 serving, `--stubborn` lets everyone ignore SIGTERM.
@@ -28,6 +30,15 @@ class Health(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent."""
+
+
+class Closing(Exception):
+    """SIGUSR1 came."""
+
+
+def close(_number: int, _frame: object) -> None:
+    """The handler of SIGUSR1."""
+    raise Closing
 
 
 def note(pids: Path) -> None:
@@ -72,9 +83,14 @@ def main() -> int:
     server = HTTPServer(("127.0.0.1", port), Health)
     while len(pids.read_text().split()) % 4 != 3:  # the three are there
         signal.sigtimedwait([], 0.01)
+    signal.signal(signal.SIGUSR1, close)
     note(pids)
-    server.serve_forever()
-    return 0
+    try:
+        server.serve_forever()
+    except Closing:
+        server.server_close()
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

@@ -60,6 +60,14 @@ def test_a_killed_command_takes_its_descendants_along(pids: Path) -> None:
     assert all_gone(pids_in(pids))
 
 
+def test_what_a_dead_command_leaves_gets_little_grace(pids: Path) -> None:
+    with start(pids, "--stubborn", grace_s=600) as guard:
+        assert until(lambda: len(pids_in(pids)) == 4)
+        os.kill(pids_in(pids)[-1], signal.SIGKILL)
+        assert guard.wait(timeout=30) == 128 + signal.SIGKILL
+    assert all_gone(pids_in(pids))
+
+
 def test_a_killed_guard_takes_the_command_along(pids: Path) -> None:
     with start(pids) as guard:
         assert until(lambda: len(pids_in(pids)) == 4)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from server.config import Settings
+from server.engine import supervisor as supervisor_module
 from server.engine.launch import EngineCommand
 from server.engine.supervisor import EngineSupervisor
 from server.errors import EngineUnavailable
@@ -62,6 +63,23 @@ async def test_a_killed_engine_comes_back_at_the_same_url(tmp_path: Path) -> Non
         assert all_gone(first)
         async with httpx.AsyncClient() as client:
             assert (await client.get(engine.url + "/health")).status_code == 200
+    finally:
+        await engine.stop()
+    assert all_gone(pids_in(tmp_path / "pids"))
+
+
+async def test_an_engine_that_stops_listening_is_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "WATCH_POLL_S", 0.05)
+    engine = supervisor(tmp_path)
+    await engine.start()
+    try:
+        first = pids_in(tmp_path / "pids")
+        os.kill(first[-1], signal.SIGUSR1)
+        assert await asyncio.to_thread(until, lambda: len(pids_in(tmp_path / "pids")) == 8)
+        assert await asyncio.to_thread(until, lambda: engine.state == "running")
+        assert all_gone(first)
     finally:
         await engine.stop()
     assert all_gone(pids_in(tmp_path / "pids"))
