@@ -5,10 +5,11 @@
 The owner holds the other end of a pipe: the guard's standard input, or file descriptor N (then the
 command inherits standard input). End of file on it means that the owner has stopped or died, by
 `kill -9` too: the command's whole tree gets SIGTERM, and after the grace period SIGKILL. What a
-command that ends by itself leaves behind is ended too, with less grace. The guard's exit status is the command's (128 + signal when a signal ended it). On Linux the guard
-adopts orphaned descendants, so one that left the process group is found as well, and the kernel
-sends SIGTERM to the command should the guard itself be killed. The guard leads a session, so its
-owner can also end what a killed guard left behind: `end_session(pid of the guard)`.
+command that ends by itself leaves behind is ended too, with less grace. The guard's exit status is
+the command's (128 + signal when a signal ended it). On Linux the guard adopts orphaned descendants,
+so one that left the process group is found as well, and the kernel sends SIGTERM to the command
+should the guard itself be killed. The guard leads a session, so its owner can also end what a
+killed guard left behind: `end_session(pid of the guard)`.
 
 Standard library only: it starts in milliseconds and runs before anything else is imported.
 """
