@@ -32,8 +32,8 @@ class Health(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-class Closing(Exception):
-    """SIGUSR1 came."""
+class Closing(BaseException):
+    """SIGUSR1 came; not an Exception, which the server would swallow in mid-request."""
 
 
 def close(_number: int, _frame: object) -> None:
