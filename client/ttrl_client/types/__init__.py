@@ -15,7 +15,15 @@ from ttrl_client.types._cycles import (
     Step,
 )
 from ttrl_client.types._queries import Answer, Query
-from ttrl_client.types._settings import Gate, Learning, Schedule, TenantSettings, View
+from ttrl_client.types._settings import (
+    AnswerOptions,
+    Gate,
+    Learning,
+    Schedule,
+    StopRules,
+    TenantSettings,
+    View,
+)
 from ttrl_client.types._status import EngineStatus, Status
 from ttrl_client.types._tenants import (
     TENANT_NAME,
@@ -31,6 +39,8 @@ from ttrl_client.types._tenants import (
 from ttrl_client.types._versions import MAX_VERSION, Promotion, Rollback, Swap, Version
 
 __all__ = [
+    "AnswerOptions",
+    "StopRules",
     "ACTIVE",
     "Answer",
     "Cycle",
