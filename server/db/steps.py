@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Subquery, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.cycles import Lease, update_fenced
@@ -15,6 +15,7 @@ from server.db.models import Cycle, CycleStep, Group, Rollout
 from server.db.text import storable
 
 CHUNK = 500  # fingerprints in one IN list
+HISTORY = 20  # visits of a prompt that are looked back at
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,49 @@ async def count_visits(
         )
         visits.update({row[0]: row[1] for row in rows})
     return visits
+
+
+async def label_history(
+    session: AsyncSession,
+    tenant_id: int,
+    fingerprints: Sequence[str],
+    *,
+    visits: int = HISTORY,
+) -> dict[str, list[tuple[str | None, float]]]:
+    """(label, majority ratio) of each prompt's last groups, over all cycles of the tenant, oldest
+    first; the label is None where the group abstained. A prompt that was never sampled is left out.
+    """
+    history: dict[str, list[tuple[str | None, float]]] = {}
+    for start in range(0, len(fingerprints), CHUNK):
+        newest = _newest_groups(tenant_id, fingerprints[start : start + CHUNK], visits)
+        rows = await session.execute(
+            select(Group.fingerprint, Group.label, Group.majority_ratio)
+            .join(newest, newest.c.id == Group.id)
+            .order_by(Group.id)
+        )
+        for fingerprint, label, majority_ratio in rows:
+            visit = (label, float(majority_ratio or 0))
+            history.setdefault(fingerprint, []).append(visit)
+    return history
+
+
+def _newest_groups(tenant_id: int, fingerprints: Sequence[str], visits: int) -> Subquery:
+    """Ids of the last `visits` groups of each prompt that the engine did not refuse."""
+    numbered = (
+        select(
+            Group.id,
+            func.row_number()
+            .over(partition_by=Group.fingerprint, order_by=Group.id.desc())
+            .label("age"),
+        )
+        .where(
+            Group.tenant_id == tenant_id,
+            Group.majority_ratio.is_not(None),
+            Group.fingerprint.in_(fingerprints),
+        )
+        .subquery()
+    )
+    return select(numbered.c.id).where(numbered.c.age <= visits).subquery()
 
 
 async def count_reasons(session: AsyncSession, cycle_id: int) -> dict[str, int]:
