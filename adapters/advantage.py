@@ -1,29 +1,68 @@
-"""Rewards against a label, and group-relative advantages.
+"""From rewards to advantages, a batch of groups at a time.
 
-    r_i = 1[a_i = label],    A_i = r_i - mean(r)
+dr_grpo       A_i = r_i - mean(r), the default                       Dr. GRPO, arXiv 2503.20783
+grpo          (r_i - mean(r)) / (std(r) + 1e-6), std with n - 1      GRPO, 2402.03300, as in TTRL
+rloo          r_i - mean of the others = n/(n-1) (r_i - mean(r))     RLOO, 2402.14740
+reinforce++   (r_i - mean(r)) / (std over the batch + 1e-6)          REINFORCE++, 2501.03262
 
-That is GRPO's advantage (arXiv 2402.03300) without the division by the standard deviation, which
-weighs questions by their difficulty (Dr. GRPO, arXiv 2503.20783). The mean is over the whole group.
+Division by a group's own deviation weighs questions by their difficulty, which is why it is not the
+default. The mean is over all rewarded samples of a group, also those that are not trained on. A
+group without variance has nothing to teach and has no advantages at all (also under reinforce++,
+whose batch mean would give it some: our deviation, so that it never reaches a forward pass).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum
+from math import fsum, sqrt
+from typing import Literal
+
+AdvantageKind = Literal["grpo", "dr_grpo", "rloo", "reinforce++"]
+Rewards = Sequence[float | None]  # None: masked
+EPSILON = 1e-6
 
 
-def rewards(answers: Sequence[str | None], label: str) -> list[float]:
-    """1.0 for each answer that is the label, 0.0 for others and for samples without an answer."""
-    return [1.0 if answer == label else 0.0 for answer in answers]
+def advantages(rewards: Rewards, kind: AdvantageKind = "dr_grpo") -> list[float | None] | None:
+    """One group alone; see `batch_advantages`."""
+    return batch_advantages([rewards], kind)[0]
 
 
-def advantages(rewards: Sequence[float]) -> list[float] | None:
-    """Each reward minus the group's mean, aligned with `rewards`; they sum to zero.
-
-    Returns None for a group without variance (an empty one too): it has nothing to teach, and is
-    dropped before any forward pass.
+def batch_advantages(
+    groups: Sequence[Rewards], kind: AdvantageKind
+) -> list[list[float | None] | None]:
+    """Advantages aligned with the groups' rewards; None for a masked sample, and for a group
+    without variance. Those of a group sum to zero.
     """
-    if len(set(rewards)) < 2:
+    centred = [_centred(rewards) for rewards in groups]
+    everything = [a for group in centred if group for a in group if a is not None]
+    spread = _deviation(everything) if kind == "reinforce++" else 0.0
+    return [group and _scaled(group, kind, spread) for group in centred]
+
+
+def _centred(rewards: Rewards) -> list[float | None] | None:
+    known = [reward for reward in rewards if reward is not None]
+    if len(set(known)) < 2:
         return None
-    mean = fsum(rewards) / len(rewards)
-    return [reward - mean for reward in rewards]
+    mean = fsum(known) / len(known)
+    return [None if reward is None else reward - mean for reward in rewards]
+
+
+def _scaled(group: list[float | None], kind: AdvantageKind, spread: float) -> list[float | None]:
+    known = [advantage for advantage in group if advantage is not None]
+    match kind:
+        case "dr_grpo":
+            return group
+        case "grpo":
+            factor = 1 / (_deviation(known) + EPSILON)
+        case "rloo":
+            factor = len(known) / (len(known) - 1)
+        case "reinforce++":
+            factor = 1 / (spread + EPSILON)
+    return [None if advantage is None else advantage * factor for advantage in group]
+
+
+def _deviation(centred: Sequence[float]) -> float:
+    """Of values whose mean is zero, unbiased."""
+    if len(centred) < 2:
+        return 0.0
+    return sqrt(fsum(value * value for value in centred) / (len(centred) - 1))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
+from random import Random
 
-from ttrl_client.types import Learning
+from ttrl_client.types import TenantSettings
 
-from adapters.advantage import advantages, rewards
 from adapters.answers import AnswerKind, extract
 from adapters.batch import TrainSample
-from adapters.vote import Vote, harmony, majority
+from adapters.credit import Credit, CreditRules, assign_credit
+from adapters.estimators import Ballot, Estimate, Guard, Options, Visit, make_estimator
+from adapters.vote import Vote
 from server.adaptation.run import Run
 from server.adaptation.sampling import Sample, SampledGroup
 from server.adaptation.tools import Judge
+from server.db import steps
 from server.db.steps import GroupRecord, RolloutRecord
 
 REFUSED = "refused"
@@ -67,7 +71,7 @@ def train_sample(sample: Sample, advantage: float = 0.0) -> TrainSample:
         prompt_ids=sample.prompt_ids,
         completion_ids=sample.completion.token_ids,
         inference_logprobs=sample.completion.logprobs,
-        advantage=advantage,
+        advantages=[advantage] * len(sample.completion.token_ids),
     )
 
 
@@ -85,50 +89,109 @@ def _rollout(judged: JudgedSample) -> RolloutRecord:
 
 
 async def judge(run: Run, groups: Sequence[SampledGroup]) -> tuple[JudgedGroup, ...]:
-    """Vote on each group, and reward its samples against its label."""
+    """Vote on each group of a step, and give its samples their advantages."""
+    visits: Mapping[str, Sequence[Visit]] = {}
+    if run.settings.learning.guard:
+        visits = await _visits(run, groups)
     return await asyncio.to_thread(
-        lambda: tuple(
-            judge_group(group, run.tools.judge, run.settings.answer, run.settings.learning)
-            for group in groups
-        )
+        judge_groups, groups, run.tools.judge, run.settings, visits, seed=run.seed
     )
 
 
-def judge_group(
-    group: SampledGroup, judge: Judge, kind: AnswerKind, learning: Learning
+async def _visits(run: Run, groups: Sequence[SampledGroup]) -> dict[str, list[Visit]]:
+    fingerprints = [group.prompt.fingerprint for group in groups]
+    async with run.tools.database.transaction(write=False) as session:
+        found = await steps.label_history(session, run.lease.tenant_id, fingerprints)
+    return {
+        fingerprint: [Visit(label, ratio) for label, ratio in history]
+        for fingerprint, history in found.items()
+    }
+
+
+def judge_groups(
+    groups: Sequence[SampledGroup],
+    judge: Judge,
+    settings: TenantSettings,
+    visits: Mapping[str, Sequence[Visit]],
+    *,
+    seed: int,
+) -> tuple[JudgedGroup, ...]:
+    """Ballots, estimates, credit. Blocking.
+
+    Args:
+        visits: the earlier visits of each prompt by fingerprint, oldest first; for the guard.
+        seed: of the guard's dice, with the prompt and the number of its visits.
+    """
+    learning = settings.learning
+    estimator = make_estimator(learning.estimator, Options(min_answers=learning.min_answers))
+    rules = CreditRules(
+        advantage=learning.advantage,
+        train_samples=learning.train_samples,
+        downsample=learning.downsample,
+        exploration_bonus=learning.exploration_bonus,
+    )
+    batch: list[tuple[list[Ballot], Estimate]] = []
+    for group in groups:
+        seen = visits.get(group.prompt.fingerprint, ())
+        guarded = estimator
+        if learning.guard:
+            dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(seen)}")
+            guarded = Guard(estimator, seen, dice)
+        ballots = ballots_of(group, judge, settings.answer)
+        batch.append((ballots, guarded(ballots)))
+    credits = assign_credit(batch, rules)
+    return tuple(
+        _judged(group, ballots, estimate, credit)
+        for group, (ballots, estimate), credit in zip(groups, batch, credits, strict=True)
+    )
+
+
+def _judged(
+    group: SampledGroup, ballots: Sequence[Ballot], estimate: Estimate, credit: Credit
 ) -> JudgedGroup:
-    """The vote of one group. Truncated samples neither vote nor are rewarded. Blocking."""
-    answers = answer_classes(group.samples, judge, kind)
-    vote = _vote(group.samples, answers, learning)
-    if group.refused or vote.label is None:
-        reason = REFUSED if group.refused else vote.reason
-        silent = [
-            JudgedSample(sample, answer, None, None)
-            for sample, answer in zip(group.samples, answers, strict=True)
-        ]
-        return JudgedGroup(group, vote, reason, tuple(silent))
-    whole = [index for index, sample in enumerate(group.samples) if not sample.truncated]
-    given = rewards([answers[index] for index in whole], vote.label)
-    relative = advantages(given)
-    reward_of = dict(zip(whole, given, strict=True))
-    advantage_of = {} if relative is None else dict(zip(whole, relative, strict=True))
+    advantages = credit.advantages or (None,) * len(ballots)
     samples = tuple(
-        JudgedSample(sample, answers[index], reward_of.get(index), advantage_of.get(index))
+        JudgedSample(sample, ballots[index].answer, credit.rewards[index], advantages[index])
         for index, sample in enumerate(group.samples)
     )
-    return JudgedGroup(group, vote, UNANIMOUS if relative is None else None, samples)
+    reason = estimate.vote.reason
+    if group.refused:
+        reason = REFUSED
+    elif credit.advantages is not None:
+        reason = None  # negative labels teach without a positive one
+    elif reason is None:
+        reason = UNANIMOUS
+    return JudgedGroup(group, estimate.vote, reason, samples)
+
+
+def ballots_of(group: SampledGroup, judge: Judge, kind: AnswerKind) -> list[Ballot]:
+    """One ballot a sample. Blocking."""
+    written = written_answers(group.samples, kind)
+    classes = judge.classes(written, kind)
+    return [
+        Ballot(
+            answer=classes[index],
+            written=written[index],
+            view=sample.view,
+            masked=sample.truncated,
+            num_tokens=len(sample.completion.token_ids),
+            confidence=_mean(sample.completion.logprobs),
+        )
+        for index, sample in enumerate(group.samples)
+    ]
+
+
+def written_answers(samples: Sequence[Sample], kind: AnswerKind) -> list[str | None]:
+    """Each sample's answer as written; None for truncated ones and those without an answer."""
+    return [None if s.truncated else extract(s.completion.text, kind) for s in samples]
 
 
 def answer_classes(
     samples: Sequence[Sample], judge: Judge, kind: AnswerKind, *, known: Sequence[str] = ()
 ) -> list[str | None]:
-    """The class of each sample's answer, None for truncated ones and those without an answer."""
-    found = [None if s.truncated else extract(s.completion.text, kind) for s in samples]
-    return judge.classes(found, kind, known=known)
+    """The class of each sample's answer. Blocking."""
+    return judge.classes(written_answers(samples, kind), kind, known=known)
 
 
-def _vote(samples: Sequence[Sample], answers: Sequence[str | None], learning: Learning) -> Vote:
-    if learning.estimator == "majority":
-        return majority(answers, min_answers=learning.min_answers)
-    views = [sample.view for sample in samples]
-    return harmony(answers, views, min_answers=learning.min_answers)
+def _mean(values: Sequence[float]) -> float | None:
+    return fsum(values) / len(values) if values else None

@@ -1,0 +1,43 @@
+"""Estimators: from the ballots of a group to a label and rewards, without knowing any answer."""
+
+from collections.abc import Callable, Mapping
+
+from adapters.estimators.ballots import Ballot, Estimate, Estimator
+from adapters.estimators.guard import Guard, Visit
+from adapters.estimators.votes import (
+    Confidence,
+    Harmony,
+    Majority,
+    MajorityStrict,
+    Options,
+    Selective,
+    Soft,
+)
+
+ESTIMATORS: Mapping[str, Callable[[Options], Estimator]] = {
+    "harmony": Harmony,
+    "majority": Majority,
+    "majority_strict": MajorityStrict,
+    "soft": Soft,
+    "selective": Selective,
+    "confidence": Confidence,
+}
+
+
+def make_estimator(name: str, options: Options | None = None) -> Estimator:
+    """The estimator of that name. Raises ValueError if there is none."""
+    if name not in ESTIMATORS:
+        raise ValueError(f"estimator: {name!r} is none of {', '.join(ESTIMATORS)}")
+    return ESTIMATORS[name](options or Options())
+
+
+__all__ = [
+    "ESTIMATORS",
+    "Ballot",
+    "Estimate",
+    "Estimator",
+    "Guard",
+    "Options",
+    "Visit",
+    "make_estimator",
+]
