@@ -7,11 +7,13 @@ output. Token ids and log-probabilities travel as they came from the engine, nev
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
 class TrainSample(msgspec.Struct, frozen=True):
-    """One sampled completion with its advantage. All per-token lists have length T, the
+    """One sampled completion with its advantages. All per-token lists have length T, the
     completion's tokens.
     """
 
@@ -20,7 +22,7 @@ class TrainSample(msgspec.Struct, frozen=True):
     inference_logprobs: list[
         float
     ]  # (T,) nats, of the sampled tokens at the sampling temperature, from the engine
-    advantage: float  # broadcast over the T tokens
+    advantages: list[float]  # (T,) one per completion token
 
 
 class LearnerConfig(msgspec.Struct, frozen=True):
@@ -28,15 +30,21 @@ class LearnerConfig(msgspec.Struct, frozen=True):
 
     rank: int = 16
     alpha: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # peak of the schedule
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: to 0 at `total_updates`
+    warmup: float = 0.0  # share of `total_updates` in which the rate rises
+    total_updates: int = 1  # planned for the whole cycle
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = 1.0
+    epochs: int = 1  # times that a step goes through its samples
+    minibatches: int = 1  # updates in one epoch
     temperature: float = 1.0  # of the sampling; logits are divided by it
     clip_low: float = 0.2
     clip_high: float = 0.28
-    tis_cap: float = 2.0  # truncated importance sampling against the engine's log-probabilities
-    kl_coef: float = (
-        0.0  # k3 towards the base model through the disabled adapter; 0 skips that forward
-    )
+    dual_clip: float | None = 3.0  # no gradient above this ratio where the advantage is negative
+    tis_cap: float | None = 2.0  # of the weight against the engine's log-probabilities; None: 1
+    kl_coef: float = 0.0  # k3 to the base model by the disabled adapter; 0 skips that forward
     token_budget: int = 8192  # padded tokens in one micro-batch
     seed: int = 0
 
@@ -69,7 +77,7 @@ class Save(msgspec.Struct, frozen=True, tag="save"):
 class Score(msgspec.Struct, frozen=True, tag="score"):
     """Log-probabilities of given completions under the opened adapter, or the base model."""
 
-    samples: list[TrainSample]  # advantage and inference_logprobs are not read
+    samples: list[TrainSample]  # advantages and inference_logprobs are not read
     policy: str = "adapter"  # "adapter" | "base"
     temperature: float = 1.0
 

@@ -31,7 +31,7 @@ class MicroBatch:
     positions: Tensor  # (N,) flat indices into input_ids of the tokens that predict the targets
     targets: Tensor  # (N,) completion token ids
     inference_logprobs: Tensor  # (N,) float32
-    advantages: Tensor  # (N,) float32, each sample's advantage at each of its tokens
+    advantages: Tensor  # (N,) float32
 
 
 def check_samples(samples: Sequence[TrainSample], *, num_ids: int, max_tokens: int | None) -> None:
@@ -55,15 +55,15 @@ def _problem(sample: TrainSample, num_ids: int, max_tokens: int | None) -> str |
 
 
 def check_advantages(samples: Sequence[TrainSample]) -> None:
-    """Raises ValueError unless each sample has a finite advantage and log-probabilities."""
+    """Raises ValueError unless each token has a finite advantage and log-probability."""
     for index, sample in enumerate(samples):
-        if len(sample.inference_logprobs) != len(sample.completion_ids):
-            raise ValueError(
-                f"sample {index}: {len(sample.inference_logprobs)} log-probabilities for "
-                f"{len(sample.completion_ids)} tokens"
-            )
-        if not all(map(math.isfinite, [sample.advantage, *sample.inference_logprobs])):
-            raise ValueError(f"sample {index}: numbers that are not finite")
+        num_tokens = len(sample.completion_ids)
+        for name in ("inference_logprobs", "advantages"):
+            values: list[float] = getattr(sample, name)
+            if len(values) != num_tokens:
+                raise ValueError(f"sample {index}: {len(values)} {name} for {num_tokens} tokens")
+            if not all(map(math.isfinite, values)):
+                raise ValueError(f"sample {index}: {name} that are not finite")
 
 
 def microbatches(
@@ -122,7 +122,7 @@ def _pad(
         positions.extend(range(first, first + len(sample.completion_ids)))
         targets.extend(sample.completion_ids)
         logprobs.extend(sample.inference_logprobs)
-        advantages.extend([sample.advantage] * len(sample.completion_ids))
+        advantages.extend(sample.advantages)
     return MicroBatch(
         indices=tuple(indices),
         lengths=tuple(len(sample.completion_ids) for sample in chosen),

@@ -123,7 +123,9 @@ class Drawn:
     def samples(self) -> list[TrainSample]:
         """For the trainer; every second one is to become likelier, the others less likely."""
         return [
-            TrainSample(prompt, c.token_ids, c.logprobs, advantage=1.0 if at % 2 else -1.0)
+            TrainSample(
+                prompt, c.token_ids, c.logprobs, [1.0 if at % 2 else -1.0] * len(c.token_ids)
+            )
             for at, (prompt, c) in enumerate(self.completions)
         ]
 

@@ -96,8 +96,8 @@ def samples() -> list[TrainSample]:
     for index in range(12):
         completion = [rng.randrange(NUM_IDS) for _ in range(rng.randint(1, 9))]
         logprobs = [-rng.uniform(1, 7) for _ in completion]
-        advantage = rng.choice([0.75, -0.25, 0.5])
+        advantages = [rng.choice([0.75, -0.25, 0.5]) for _ in completion]
         batch.append(
-            TrainSample(prompts[(index % 2) if index else 2], completion, logprobs, advantage)
+            TrainSample(prompts[(index % 2) if index else 2], completion, logprobs, advantages)
         )
     return batch

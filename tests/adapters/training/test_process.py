@@ -37,7 +37,7 @@ from adapters.batch import (
 pytestmark = pytest.mark.train
 
 CONFIG = LearnerConfig(rank=4, alpha=8)
-SAMPLE = TrainSample([3, 4], [5, 6], [-4.0, -4.0], 0.5)
+SAMPLE = TrainSample([3, 4], [5, 6], [-4.0, -4.0], [0.5, 0.5])
 
 
 def talk(base: Any, *lines: Request | bytes) -> list[Reply]:
@@ -103,7 +103,7 @@ def test_the_real_process(model_dir: Path, tmp_path: Path) -> None:
         requests: list[Request | bytes] = [
             b"garbage",
             Open(CONFIG),
-            Step([SAMPLE, msgspec.structs.replace(SAMPLE, completion_ids=[7, 8], advantage=-0.5)]),
+            Step([SAMPLE, TrainSample([3, 4], [7, 8], [-4.0, -4.0], [-0.5, -0.5])]),
             Save(str(tmp_path / "adapter"), str(tmp_path / "state")),
             Open(CONFIG, str(tmp_path / "adapter"), str(tmp_path / "state")),
             Score([SAMPLE]),

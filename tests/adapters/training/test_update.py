@@ -61,18 +61,14 @@ def plain_loss(
     for sample in samples:
         logprobs = plain_logprobs(base, weights, sample)
         reference = plain_logprobs(base, {}, sample).detach()
-        for logprob, engine, ref in zip(
-            logprobs, sample.inference_logprobs, reference, strict=True
+        for logprob, engine, advantage, ref in zip(
+            logprobs, sample.inference_logprobs, sample.advantages, reference, strict=True
         ):
             ratio = (logprob.detach() - engine).exp().item()
-            clipped = (sample.advantage > 0 and ratio > 1.28) or (
-                sample.advantage < 0 and ratio < 0.8
-            )
+            clipped = (advantage > 0 and ratio > 1.28) or (advantage < 0 and ratio < 0.8)
             weight = 0.0 if clipped else min(ratio, 2.0)
             k3 = (ref - logprob).exp() - (ref - logprob) - 1
-            terms.append(
-                -weight * sample.advantage * (logprob - logprob.detach()).exp() + kl_coef * k3
-            )
+            terms.append(-weight * advantage * (logprob - logprob.detach()).exp() + kl_coef * k3)
     return torch.stack(terms).mean()
 
 
@@ -163,7 +159,10 @@ def test_rewarded_completions_become_likelier_and_others_less(policy: Policy) ->
     from adapters.training.update import score, update
 
     policy.open(msgspec.structs.replace(CONFIG, temperature=1.0), None, None)
-    pair = [TrainSample([5, 6], [7, 8, 9], [], 0.5), TrainSample([5, 6], [10, 11], [], -0.5)]
+    pair = [
+        TrainSample([5, 6], [7, 8, 9], [], [0.5] * 3),
+        TrainSample([5, 6], [10, 11], [], [-0.5] * 2),
+    ]
 
     def totals() -> list[float]:
         return [sum(tokens) for tokens in logprobs()]
@@ -218,13 +217,14 @@ def test_kl_to_the_base_is_reported_where_it_is_asked_for(
 
 BROKEN = {
     "no samples": [],
-    "empty completion": [TrainSample([1], [], [], 1.0)],
-    "unknown token": [TrainSample([1], [64], [-1.0], 1.0)],
-    "negative token": [TrainSample([-1], [3], [-1.0], 1.0)],
-    "too long": [TrainSample([1] * 60, [2] * 5, [-1.0] * 5, 1.0)],
-    "lengths differ": [TrainSample([1], [2, 3], [-1.0], 1.0)],
-    "not finite": [TrainSample([1], [2], [float("-inf")], 1.0)],
-    "advantage not finite": [TrainSample([1], [2], [-1.0], float("nan"))],
+    "empty completion": [TrainSample([1], [], [], [])],
+    "unknown token": [TrainSample([1], [64], [-1.0], [1.0])],
+    "negative token": [TrainSample([-1], [3], [-1.0], [1.0])],
+    "too long": [TrainSample([1] * 60, [2] * 5, [-1.0] * 5, [1.0] * 5)],
+    "too few log-probabilities": [TrainSample([1], [2, 3], [-1.0], [1.0] * 2)],
+    "too many advantages": [TrainSample([1], [2, 3], [-1.0] * 2, [1.0] * 3)],
+    "not finite": [TrainSample([1], [2], [float("-inf")], [1.0])],
+    "advantage not finite": [TrainSample([1], [2], [-1.0], [float("nan")])],
 }
 
 
@@ -247,7 +247,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
     from adapters.training.update import score, update
 
     before = score(trained, samples, under="adapter", temperature=1.0, token_budget=50)
-    absurd = [msgspec.structs.replace(samples[0], advantage=-1e300)]
+    absurd = [msgspec.structs.replace(samples[0], advantages=[-1e300] * len(samples[0].advantages))]
     with pytest.raises(FloatingPointError, match=r"norm"):
         update(trained, absurd)
     after = score(trained, samples, under="adapter", temperature=1.0, token_budget=50)

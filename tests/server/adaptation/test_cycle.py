@@ -89,7 +89,7 @@ async def test_the_trainer_gets_what_the_engine_sampled(scene: Scene) -> None:
     assert all(len(s.completion_ids) == len(s.inference_logprobs) for s in batch.samples)
     prompts = {"".join(map(chr, sample.prompt_ids)) for sample in batch.samples}
     assert all(p.startswith("<|im_start|>user\n") and p.endswith("assistant\n") for p in prompts)
-    assert abs(sum(sample.advantage for sample in batch.samples)) < 1e-9
+    assert abs(sum(sample.advantages[0] for sample in batch.samples)) < 1e-9
 
 
 async def test_the_votes_of_a_prompt_are_split_over_its_views(scene: Scene) -> None:
