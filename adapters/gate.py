@@ -1,11 +1,16 @@
 """Whether a candidate may replace the incumbent: a pure function of two reports.
 
-Without labels nothing here is proof, so everything must hold and missing evidence counts against
+Without truths nothing here is proof, so everything must hold and missing evidence counts against
 the candidate. The order of trust: the incumbent's labels are worth something only where its views
 agree on them (its own sureness says nothing); then the candidate must agree with them more often,
 without changing many of them, losing answers, growing or shrinking its texts, or leaving the base
 model far behind. View agreement is judged on the incumbent, because training on labels that the
 views share makes any candidate agree with itself.
+
+Where the truth of enough probe prompts is known, accuracy decides in the place of labels: the mean
+of the paired differences must be a gain, and the lower bound of a one-sided bootstrap over prompts
+no loss. That bound never falls when some prompt's accuracy rises, which a t-test cannot promise.
+Fewer truths than that only veto. What protects from collapse holds in either case.
 """
 
 from __future__ import annotations
@@ -14,8 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 
+from adapters.quality import Interval, paired_difference
 from adapters.report import EvaluationReport
 
+MIN_TRUTHS = 5  # fewer prompts have no bounds worth the name
 ROUNDING = 1e-9  # means of shares carry rounding errors; a limit that is met exactly is met
 
 
@@ -37,6 +44,10 @@ class GatePolicy:
     max_answer_rate_drop: float = 0.05
     max_length_ratio: float = 2.0
     max_kl: float = 1.0
+    min_truths: int = 16
+    min_accuracy_gain: float = 0.0
+    max_accuracy_loss: float = 0.03
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +66,11 @@ def decide(
     """Promote the candidate if every condition holds; otherwise say which do not."""
     if not policy.enabled:
         return GateDecision(promote=True, reasons=("gate: disabled",))
+    truths = len(incumbent.accuracies) >= max(policy.min_truths, MIN_TRUTHS)
+    judged = _gain_in_accuracy if truths else _gain_in_agreement
     reasons = (
         *_same_probe(candidate, incumbent, policy),
-        *_trusted_labels(incumbent, policy),
-        *_gain(candidate, incumbent, policy),
+        *(_broken_truths(candidate, incumbent) or judged(candidate, incumbent, policy)),
         *_side_effects(candidate, incumbent, policy),
     )
     return GateDecision(promote=not reasons, reasons=reasons)
@@ -72,6 +84,46 @@ def _same_probe(
     fewest = min(candidate.num_prompts, incumbent.num_prompts)
     if fewest < policy.min_probe_prompts:
         yield f"num_prompts: {fewest} < {policy.min_probe_prompts}"
+
+
+def _broken_truths(candidate: EvaluationReport, incumbent: EvaluationReport) -> tuple[str, ...]:
+    after, before = candidate.accuracies, incumbent.accuracies
+    if after.keys() != before.keys():
+        return (f"accuracies: of {len(after)} prompts, other ones than {len(before)} before",)
+    values = (*before.values(), *after.values())
+    return tuple(reason for value in values for reason in _share("accuracy", value))[:1]
+
+
+def _accuracy_difference(
+    candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
+) -> Interval:
+    """Candidate - incumbent, with one-sided bounds. Both have accuracies of the same prompts."""
+    prompts = sorted(incumbent.accuracies)
+    return paired_difference(
+        [candidate.accuracies[prompt] for prompt in prompts],
+        [incumbent.accuracies[prompt] for prompt in prompts],
+        confidence=2 * policy.confidence - 1,
+    )
+
+
+def _gain_in_accuracy(
+    candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
+) -> Iterator[str]:
+    difference = _accuracy_difference(candidate, incumbent, policy)
+    yield from _at_least("accuracy_gain", difference.mean, policy.min_accuracy_gain)
+    yield from _at_least("accuracy_gain_bound", difference.low, -policy.max_accuracy_loss)
+
+
+def _gain_in_agreement(
+    candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
+) -> Iterator[str]:
+    yield from _trusted_labels(incumbent, policy)
+    yield from _gain(candidate, incumbent, policy)
+    flips = tuple(_share("flip_rate", candidate.flip_rate))
+    yield from flips or _at_most("flip_rate", candidate.flip_rate, policy.max_flip_rate)
+    if len(incumbent.accuracies) >= MIN_TRUTHS:
+        difference = _accuracy_difference(candidate, incumbent, policy)
+        yield from _at_least("accuracy_gain_bound", difference.high, -policy.max_accuracy_loss)
 
 
 def _trusted_labels(incumbent: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
@@ -94,8 +146,6 @@ def _gain(
 def _side_effects(
     candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
 ) -> Iterator[str]:
-    flips = tuple(_share("flip_rate", candidate.flip_rate))
-    yield from flips or _at_most("flip_rate", candidate.flip_rate, policy.max_flip_rate)
     rates = (
         *_share("answer_rate", incumbent.answer_rate),
         *_share("answer_rate", candidate.answer_rate),

@@ -1,15 +1,16 @@
-"""How one adapter version does on the probe: the held-out prompts of its tenant, no labels known.
+"""How one adapter version does on the probe: the held-out prompts of its tenant.
 
 Both versions are measured against one set of labels, the incumbent's: `labels_of` makes them once,
-`report` counts. A truncated sample has no answer, whatever its text says. Answers must be class
-representatives that are comparable between versions: pass the incumbent's representatives as
-`known` when the candidate's answers are put into classes.
+`report` counts. Where the truth of some prompts is known (feedback, a golden set), their accuracy
+is counted too. A truncated sample has no answer, whatever its text says. Answers must be class
+representatives that are comparable between versions: pass the truth and the incumbent's
+representatives as `known` when answers are put into classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import fsum
 
 from adapters.vote import Vote, harmony
@@ -39,6 +40,9 @@ class EvaluationReport:
     mean_tokens: float
     flip_rate: float | None  # labelled prompts whose own vote is another one, or abstains
     kl: float | None  # to the base model, nats a token; measured elsewhere
+    accuracy: float | None = None  # mean of `accuracies`; None where no truth is known
+    accuracies: dict[str, float] = field(default_factory=dict[str, float])
+    # share of right samples by fingerprint, of the prompts whose truth is known
 
 
 def labels_of(
@@ -56,6 +60,7 @@ def report(
     labels: Mapping[str, str | None],
     *,
     kl: float | None,
+    truths: Mapping[str, str] | None = None,
 ) -> EvaluationReport:
     """Count what `version` answered.
 
@@ -64,6 +69,8 @@ def report(
         probe: its samples by the prompts' fingerprints; a prompt without samples is left out.
         labels: the incumbent's labels by fingerprint, from `labels_of`.
         kl: KL to the base model, nats a token, if it was measured.
+        truths: right answers by fingerprint, as class representatives, where they are known. Pass
+            the same ones for both versions; those of prompts outside the probe are ignored.
     """
     asked = {fingerprint: probe[fingerprint] for fingerprint in sorted(probe) if probe[fingerprint]}
     votes = {fingerprint: _vote(samples, 1) for fingerprint, samples in asked.items()}
@@ -73,6 +80,8 @@ def report(
     flips = [float(votes[f].label != label) for f, label in labelled.items()]
     view_agreements = [v.view_agreement for v in votes.values() if v.view_agreement is not None]
     answered = [float(_answer(sample) is not None) for sample in everything]
+    known = {f: truths[f] for f in asked if f in truths} if truths else {}
+    accuracies = {f: _share_of(asked[f], truth) for f, truth in known.items()}
     return EvaluationReport(
         version=version,
         num_prompts=len(asked),
@@ -84,7 +93,13 @@ def report(
         mean_tokens=_mean([float(sample.num_tokens) for sample in everything]) or 0.0,
         flip_rate=_mean(flips),
         kl=kl,
+        accuracy=_mean(list(accuracies.values())),
+        accuracies=accuracies,
     )
+
+
+def _share_of(samples: Sequence[ProbeSample], answer: str) -> float:
+    return sum(_answer(sample) == answer for sample in samples) / len(samples)
 
 
 def _answer(sample: ProbeSample) -> str | None:

@@ -152,5 +152,6 @@ def spread(groups: Sequence[SampledGroup], limit: int) -> list[Sample]:
 
 
 def _from_json(stored: Mapping[str, Any]) -> EvaluationReport:
+    """A stored report; one of an older server lacks the newest fields, which have defaults."""
     names = [field.name for field in fields(EvaluationReport)]
-    return EvaluationReport(**{name: stored[name] for name in names})
+    return EvaluationReport(**{name: stored[name] for name in names if name in stored})

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from math import inf, nan
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ttrl_client.types import Gate
 
@@ -132,10 +133,122 @@ def test_a_disabled_gate_says_so() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [f.name for f in fields(GatePolicy) if f.name.startswith(("min_view", "min_gain", "max_"))],
+    [
+        f.name
+        for f in fields(GatePolicy)
+        if f.name.startswith(("min_view", "min_gain", "max_")) and "accuracy" not in f.name
+    ],
 )
 def test_a_limit_that_is_not_a_number_promotes_nothing(name: str) -> None:
     assert not decide(CANDIDATE, INCUMBENT, replace(POLICY, **{name: nan})).promote
+
+
+def _knowing(
+    before: Sequence[float], after: Sequence[float], **changes: Any
+) -> tuple[EvaluationReport, EvaluationReport]:
+    """Candidate and incumbent with these accuracies; whatever else says nothing for a gain."""
+    names = [f"p{number}" for number in range(len(before))]
+    blind = replace(CANDIDATE, label_agreement=0.0, flip_rate=1.0)
+    return (
+        replace(blind, accuracies=dict(zip(names, after, strict=True)), **changes),
+        replace(INCUMBENT, accuracies=dict(zip(names, before, strict=True))),
+    )
+
+
+BEFORE = [0.1, 0.2, 0.5, 0.7] * 8
+
+
+def test_with_truths_accuracy_decides_and_votes_do_not() -> None:
+    better = _knowing(BEFORE, [value + 0.2 for value in BEFORE])
+    assert decide(*better, POLICY).reasons == ()
+    candidate, incumbent = _knowing(BEFORE, [value - 0.05 for value in BEFORE])
+    sure = replace(candidate, label_agreement=1.0, flip_rate=0.0)
+    assert decide(sure, incumbent, POLICY).reasons == (
+        "accuracy_gain: -0.0500 < 0.0000",
+        "accuracy_gain_bound: -0.0500 < -0.0300",
+    )
+
+
+def test_a_gain_that_chance_explains_is_none() -> None:
+    lucky = [0.9 if number % 4 else 0.0 for number in range(16)]
+    decision = decide(*_knowing([0.6] * 16, lucky), POLICY)
+    assert [reason.split(":")[0] for reason in decision.reasons] == ["accuracy_gain_bound"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"answer_rate": 0.90}, "answer_rate_drop: 0.0800 > 0.0500"),
+        ({"mean_tokens": 81.0}, "mean_tokens_ratio: 2.0250 > 2.0000"),
+        ({"kl": None}, "kl: missing"),
+        ({"num_prompts": 15}, "num_prompts: 15 != 16 of the incumbent"),
+    ],
+)
+def test_truths_excuse_no_collapse(changes: dict[str, Any], reason: str) -> None:
+    pair = _knowing(BEFORE, [value + 0.2 for value in BEFORE], **changes)
+    assert decide(*pair, POLICY).reasons == (reason,)
+
+
+def test_few_truths_veto_and_do_not_decide() -> None:
+    candidate, incumbent = _knowing([0.5] * 8, [0.3] * 8, label_agreement=0.8, flip_rate=0.0)
+    decision = decide(candidate, incumbent, POLICY)
+    assert decision.reasons == ("accuracy_gain_bound: -0.2000 < -0.0300",)
+    blind, incumbent = _knowing([0.5] * 8, [0.9] * 8)
+    assert not decide(blind, incumbent, POLICY).promote
+
+
+def test_four_truths_say_nothing() -> None:
+    candidate, incumbent = _knowing([0.5] * 4, [0.3] * 4, label_agreement=0.8, flip_rate=0.0)
+    assert decide(candidate, incumbent, POLICY).promote
+    assert decide(candidate, incumbent, replace(POLICY, min_truths=0)).promote
+
+
+def test_accuracies_of_other_prompts_are_no_evidence() -> None:
+    candidate, incumbent = _knowing(BEFORE, [0.9] * 32)
+    fewer = replace(candidate, accuracies={"p0": 0.9})
+    assert decide(fewer, incumbent, POLICY).reasons == (
+        "accuracies: of 1 prompts, other ones than 32 before",
+    )
+    assert not decide(candidate, replace(incumbent, accuracies={}), POLICY).promote
+
+
+@pytest.mark.parametrize("broken", [nan, inf, -0.1, 1.1])
+def test_an_accuracy_that_is_no_share_is_no_evidence(broken: float) -> None:
+    candidate, incumbent = _knowing(BEFORE, [0.9] * 31 + [broken])
+    assert not decide(candidate, incumbent, POLICY).promote
+    candidate, incumbent = _knowing([*BEFORE[:31], broken], [0.9] * 32)
+    assert not decide(candidate, incumbent, POLICY).promote
+
+
+@pytest.mark.parametrize("name", ["min_accuracy_gain", "max_accuracy_loss"])
+def test_a_limit_of_accuracy_that_is_not_a_number_promotes_nothing(name: str) -> None:
+    pair = _knowing(BEFORE, [0.9] * 32)
+    assert not decide(*pair, replace(POLICY, **{name: nan})).promote
+
+
+PAIRS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=5, max_size=20)
+
+
+@settings(max_examples=50)
+@given(PAIRS, st.data())
+def test_a_more_correct_candidate_is_never_worse_off(
+    pairs: list[tuple[float, float]], data: st.DataObject
+) -> None:
+    before, after = [b for b, _ in pairs], [a for _, a in pairs]
+    better = [data.draw(st.floats(value, 1)) for value in after]
+    policy = replace(POLICY, min_truths=data.draw(st.sampled_from([5, 16])))
+    agreeing = {"label_agreement": 0.8, "flip_rate": 0.0}
+    worse_is_in = decide(*_knowing(before, after, **agreeing), policy).promote
+    if worse_is_in:
+        assert decide(*_knowing(before, better, **agreeing), policy).promote
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=16, max_size=32))
+def test_truths_promote_no_candidate_that_lost(pairs: list[tuple[float, float]]) -> None:
+    before, after = [b for b, _ in pairs], [a for _, a in pairs]
+    if decide(*_knowing(before, after), POLICY).promote:
+        assert sum(after) >= sum(before) - 1e-6
 
 
 @given(

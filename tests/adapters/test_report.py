@@ -70,6 +70,25 @@ def test_too_few_answers_have_no_label() -> None:
     assert labels_of({"p": _said("a", "a"), "q": []}, 3) == {"p": None, "q": None}
 
 
+def test_known_truths_are_counted_by_prompt() -> None:
+    probe = {"p": _said("a", "a", "b", None), "q": _said("c"), "r": _said("e"), "s": []}
+    truths = {"p": "a", "q": "d", "s": "a", "elsewhere": "a"}
+    counted = report("v1", probe, {}, kl=None, truths=truths)
+    assert counted.accuracies == {"p": 0.5, "q": 0.0}
+    assert counted.accuracy == 0.25
+
+
+def test_a_truncated_sample_is_never_right() -> None:
+    counted = report("v1", {"p": _said("a", truncated=True)}, {}, kl=None, truths={"p": "a"})
+    assert counted.accuracy == 0.0
+
+
+def test_without_truths_there_is_no_accuracy() -> None:
+    counted = report("v1", {"p": _said("a")}, {}, kl=None, truths={})
+    assert counted.accuracy is None
+    assert counted.accuracies == {}
+
+
 def test_an_empty_probe_is_no_evidence() -> None:
     counted = report("v1", {"p": []}, {"p": "a"}, kl=None)
     assert (counted.num_prompts, counted.num_samples, counted.mean_tokens) == (0, 0, 0.0)

@@ -71,6 +71,9 @@ class EvaluationReport(Wire):
     mean_tokens: float = Field(description="Mean length of a sample, in tokens.")
     flip_rate: float | None = Field(description="Share of labels that differ from the incumbent's.")
     kl: float | None = Field(description="KL to the base model, nats a token.")
+    accuracy: float | None = Field(
+        default=None, description="Share of right samples, of prompts whose truth is known."
+    )
 
 
 class Cycle(Wire):

@@ -262,6 +262,20 @@ class Gate(WireInput):
         default=2.0, ge=1, description="Most that the mean length grows or shrinks, as a factor."
     )
     max_kl: float = Field(default=1.0, gt=0, description="Most KL to the base model, nats a token.")
+    min_truths: int = Field(
+        default=16,
+        ge=5,
+        description="With known truths for so many probe prompts, accuracy decides and not votes.",
+    )
+    min_accuracy_gain: float = Field(
+        default=0.0, ge=-1, le=1, description="Least rise of the accuracy, where truths decide."
+    )
+    max_accuracy_loss: float = Field(
+        default=0.03, ge=0, le=1, description="Most that it may have fallen, at `confidence`."
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="One-sided, of the bounds of that difference."
+    )
 
 
 class AnswerOptions(WireInput):
