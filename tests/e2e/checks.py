@@ -28,7 +28,8 @@ def check_nothing_noticed(replies: Sequence[Reply]) -> None:
 
 def check_only_told_away(replies: Sequence[Reply]) -> None:
     """Every request was answered in full, or told in the right way that the engine is away."""
-    assert [reply for reply in replies if not (reply.is_whole or reply.is_told_away)] == []
+    strange = [reply for reply in replies if not (reply.is_whole or reply.is_told_away)]
+    assert strange == [], strange
     assert any(reply.status == 503 for reply in replies)
     check_nothing_noticed([reply for reply in replies if reply.is_whole])
 

@@ -1,0 +1,157 @@
+"""Which way of learning from votes is best: arms of equal rollouts on the bundled model.
+
+    python -m benchmarks.estimators [--seeds 3] [--arms majority,default] [--lanes 2]
+
+Each arm and seed is one cell, stored when it is done under var/bench/estimators; what is stored is
+not run again, so the benchmark can be stopped and gone on with. Questions to learn from differ from
+seed to seed, held-out questions are the same for all and were never asked, and both are the demo's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from adapters.quality import Answered
+from benchmarks.arms import ARMS, Arm
+from benchmarks.estimators_report import report
+from benchmarks.loop import Lane, Learning
+from benchmarks.result import ROOT
+from benchmarks.workbench import Workbench, workbench
+from demo.questions import ADDITION, Question, additions, subtractions
+from server.adaptation.trainer import TrainerProcess
+
+FOLDER = ROOT / "var" / "bench" / "estimators"
+NUM_TRAFFIC = 64
+NUM_HELD_OUT = 96
+CURVE_HELD_OUT, CURVE_SAMPLES, CURVE_EVERY = 64, 8, 5
+SAMPLES = 16
+KEPT_EVERY = 5  # steps whose weights are kept: candidates for the gate's benchmark
+
+
+def traffic(kind: str, seed: int) -> list[Question]:
+    """What a seed learns from."""
+    draw = additions if kind == ADDITION else subtractions
+    return draw(1000 + seed, NUM_TRAFFIC)
+
+
+def held_out(kind: str) -> list[Question]:
+    """What every run is measured on."""
+    draw = additions if kind == ADDITION else subtractions
+    return draw(5000, NUM_HELD_OUT, held_out=True)
+
+
+def cell_path(arm: str, seed: int) -> Path:
+    """Where a cell's figures are."""
+    return FOLDER / f"{arm}-{seed}.json"
+
+
+async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: int) -> None:
+    """Measure, learn, measure; all of it stored at the end."""
+    name = f"{arm.name}-{seed}"
+    lane = Lane(bench, trainer, name, FOLDER / name)
+    shutil.rmtree(lane.folder, ignore_errors=True)
+    questions = traffic(arm.kind, seed)
+    fresh = held_out(arm.kind)
+    before = await _measured(lane, bench, arm, seed, questions, fresh)
+    learning = Learning(lane, arm, questions, seed)
+    await learning.begin()
+    curve: list[dict[str, float]] = []
+    for step in range(1, arm.steps + 1):
+        metrics = await learning.advance()
+        if step % CURVE_EVERY == 0:
+            seen = await lane.answers(
+                learning.policy, arm, fresh[:CURVE_HELD_OUT], CURVE_SAMPLES, f"curve {step}"
+            )
+            metrics["held_out"] = sum(a.mean for a in seen) / len(seen)
+            print(f"{name} step {step}: held-out {metrics['held_out']:.3f}", flush=True)
+        totals = {"step": step, "tokens": learning.num_tokens, "rollouts": learning.num_rollouts}
+        curve.append(totals | {"seconds": learning.seconds} | metrics)
+        _forget(lane.folder, step - 1)
+    after = {
+        "held_out": await lane.answers(learning.policy, arm, fresh, SAMPLES, "after"),
+        "traffic": await lane.answers(learning.policy, arm, questions, SAMPLES, "traffic after"),
+    }
+    cell = {
+        "arm": arm.name,
+        "seed": seed,
+        "kind": arm.kind,
+        "before": before,
+        "after": {side: _plain(answered) for side, answered in after.items()},
+        "curve": curve,
+    }
+    cell_path(arm.name, seed).write_text(json.dumps(cell))
+
+
+async def _measured(
+    lane: Lane,
+    bench: Workbench,
+    arm: Arm,
+    seed: int,
+    questions: Sequence[Question],
+    fresh: Sequence[Question],
+) -> dict[str, Any]:
+    """The untouched model on a seed's questions: the same for all arms, so measured once."""
+    path = FOLDER / f"before-{arm.kind}-{seed}.json"
+    if not path.exists():
+        before = {
+            "held_out": await lane.answers(bench.start, arm, fresh, SAMPLES, "before"),
+            "traffic": await lane.answers(bench.start, arm, questions, SAMPLES, "traffic before"),
+        }
+        path.write_text(json.dumps({side: _plain(found) for side, found in before.items()}))
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _plain(answered: Sequence[Answered]) -> list[list[Any]]:
+    return [[a.truth, list(a.answers)] for a in answered]
+
+
+def _forget(folder: Path, step: int) -> None:
+    if step % KEPT_EVERY:
+        shutil.rmtree(folder / f"s{step}", ignore_errors=True)
+
+
+async def run(cells: Sequence[tuple[Arm, int]], lanes: int) -> None:
+    """All cells that are not there yet, `lanes` at a time."""
+    missing = deque(cell for cell in cells if not cell_path(cell[0].name, cell[1]).exists())
+    if not missing:
+        return
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    async with workbench(ROOT / "var" / "bench", num_trainers=lanes) as bench:
+
+        async def lane(trainer: TrainerProcess) -> None:
+            while missing:
+                arm, seed = missing.popleft()
+                started = perf_counter()
+                await run_cell(bench, trainer, arm, seed)
+                print(f"{arm.name}-{seed}: {perf_counter() - started:.0f} s", flush=True)
+
+        async with asyncio.TaskGroup() as tasks:
+            for trainer in bench.trainers:
+                tasks.create_task(lane(trainer))
+
+
+def main() -> None:
+    """Run what is missing, and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--lanes", type=int, default=2, help="runs at the same time")
+    options = parser.parse_args()
+    arms = [ARMS[name] for name in options.arms.split(",")]
+    cells = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in arms]
+    asyncio.run(run(cells, options.lanes))
+    stored = [json.loads(path.read_text()) for a, s in cells if (path := cell_path(a.name, s))]
+    report(stored)
+
+
+if __name__ == "__main__":
+    main()

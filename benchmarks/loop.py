@@ -1,0 +1,217 @@
+"""TTRL on a page, on the product's own parts: sample groups from the engine, estimate, assign
+credit, update, load the new weights, and now and then look how good they are.
+
+It is the cycle without its database, leases and gate (server.adaptation.cycle), because the arms of
+a benchmark include what no tenant can choose: true labels, random rewards, weights that get worse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from time import perf_counter
+from typing import Any
+
+from adapters.answers import extract
+from adapters.batch import Open, Opened, Save, Saved, Step, Stepped, TrainSample
+from adapters.credit import Credit, assign_credit
+from adapters.estimators import Ballot, Estimate
+from adapters.quality import Answered
+from benchmarks.arms import PROMPTS_PER_STEP, Arm
+from benchmarks.workbench import Workbench
+from demo.questions import Question
+from server.adaptation.sampler import Draw, Policy, all_of
+from server.adaptation.trainer import TrainerProcess
+from server.engine.client import Completion
+
+MAX_TOKENS = 64
+AT_ONCE = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The samples of one question, each with its view and its prompt's token ids."""
+
+    question: Question
+    samples: tuple[tuple[int, list[int], Completion], ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Sampled tokens."""
+        return sum(len(completion.token_ids) for _, _, completion in self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What one run works with. Names of weights start with `name`, files lie in `folder`."""
+
+    bench: Workbench
+    trainer: TrainerProcess
+    name: str
+    folder: Path
+
+    async def sample(
+        self, policy: Policy, arm: Arm, questions: Sequence[Question], n: int, occasion: str
+    ) -> list[Group]:
+        """`n` completions of each question, split over the arm's phrasings."""
+        seats = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(
+            view: int, chat: list[dict[str, str]], draw: Draw
+        ) -> list[tuple[int, list[int], Completion]]:
+            async with seats:
+                ids = await self.bench.sampler.tokenize(chat)
+                completions = await self.bench.sampler.sample(policy, ids, draw)
+            return [(view, ids, completion) for completion in completions]
+
+        async def group(question: Question) -> Group:
+            chats = arm.phrasings(question)[:n]
+            sizes = [n // len(chats) + (view < n % len(chats)) for view in range(len(chats))]
+            draws = [
+                Draw(size, MAX_TOKENS, 1.0, self._seed(occasion, question.text, view), self.name)
+                for view, size in enumerate(sizes)
+            ]
+            asked = zip(range(len(chats)), chats, draws, strict=True)
+            found = await all_of(ask(view, chat, draw) for view, chat, draw in asked)
+            return Group(question, tuple(sample for samples in found for sample in samples))
+
+        return await all_of(group(question) for question in questions)
+
+    def _seed(self, *parts: object) -> int:
+        text = repr((self.name, *parts)).encode()
+        return int.from_bytes(sha256(text).digest()[:4], "big") >> 1
+
+    def ballots(self, group: Group) -> list[Ballot]:
+        """Blocking: answers are compared."""
+        texts = [completion.text for _, _, completion in group.samples]
+        written = [extract(text, "math") for text in texts]
+        classes = self.bench.judge.classes(written, "math")
+        return [
+            Ballot(
+                answer=answer,
+                written=wrote,
+                view=view,
+                masked=completion.finish_reason == "length",
+                num_tokens=len(completion.token_ids),
+                confidence=sum(completion.logprobs) / max(1, len(completion.logprobs)),
+            )
+            for answer, wrote, (view, _, completion) in zip(
+                classes, written, group.samples, strict=True
+            )
+        ]
+
+    async def answers(
+        self, policy: Policy, arm: Arm, questions: Sequence[Question], n: int, occasion: str
+    ) -> list[Answered]:
+        """What the weights answer to the questions as they are asked."""
+        plain = Arm("plain", arm.estimating, kind=arm.kind)
+        groups = await self.sample(policy, plain, questions, n, occasion)
+        found = await asyncio.to_thread(lambda: [self.ballots(group) for group in groups])
+        return [
+            Answered(group.question.answer, tuple(ballot.vote for ballot in ballots))
+            for group, ballots in zip(groups, found, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Stepping:
+    """Where a run stands after a step."""
+
+    step: int
+    policy: Policy
+    metrics: dict[str, Any]
+
+
+class Learning:
+    """One run of an arm, step by step."""
+
+    def __init__(self, lane: Lane, arm: Arm, questions: Sequence[Question], seed: int) -> None:
+        self._lane, self._arm, self._questions = lane, arm, tuple(questions)
+        self._dice = Random(f"{arm.name}/{seed}")
+        self.policy = lane.bench.start
+        self.step = 0
+        self.num_rollouts = 0
+        self.num_tokens = 0
+        self.seconds = 0.0
+
+    async def begin(self) -> None:
+        """Open a fresh adapter."""
+        await self._lane.trainer.ask(Open(self._arm.learner), Opened)
+
+    async def advance(self) -> dict[str, float]:
+        """One batch of samples and what it teaches; the step's numbers."""
+        started = perf_counter()
+        self.step += 1
+        questions = self._next_questions()
+        groups = await self._lane.sample(
+            self.policy, self._arm, questions, self._arm.samples, f"step {self.step}"
+        )
+        batch = await asyncio.to_thread(self._estimate, groups)
+        credits = assign_credit(batch, self._arm.rules)
+        samples = _train_samples(groups, credits)
+        metrics = _metrics(questions, batch, credits)
+        if samples:
+            stepped = await self._lane.trainer.ask(Step(samples), Stepped)
+            metrics |= {"entropy": stepped.entropy, "grad_norm": stepped.grad_norm}
+            await self._load()
+        self.num_rollouts += sum(len(group.samples) for group in groups)
+        self.num_tokens += sum(group.num_tokens for group in groups)
+        self.seconds += perf_counter() - started
+        return metrics
+
+    async def _load(self) -> None:
+        folder = self._lane.folder / f"s{self.step}"
+        await self._lane.trainer.ask(Save(str(folder)), Saved)
+        before, self.policy = self.policy, Policy(f"{self._lane.name}-s{self.step}", str(folder))
+        await self._lane.bench.sampler.load(self.policy)
+        if before != self._lane.bench.start:
+            await self._lane.bench.sampler.unload(lambda name: name == before.engine_name)
+
+    def _next_questions(self) -> list[Question]:
+        """Round and round in an order of this run's own."""
+        size = len(self._questions)
+        first = (self.step - 1) * PROMPTS_PER_STEP
+        return [
+            self._questions[(first + place) % size] for place in range(min(size, PROMPTS_PER_STEP))
+        ]
+
+    def _estimate(self, groups: Sequence[Group]) -> list[tuple[list[Ballot], Estimate]]:
+        found: list[tuple[list[Ballot], Estimate]] = []
+        for group in groups:
+            ballots = self._lane.ballots(group)
+            found.append((ballots, self._arm.estimating(group.question, self._dice)(ballots)))
+        return found
+
+
+def _train_samples(groups: Sequence[Group], credits: Sequence[Credit]) -> list[TrainSample]:
+    return [
+        TrainSample(ids, done.token_ids, done.logprobs, [advantage] * len(done.token_ids))
+        for group, credit in zip(groups, credits, strict=True)
+        for (_, ids, done), advantage in zip(group.samples, credit.advantages or (), strict=False)
+        if advantage is not None
+    ]
+
+
+def _metrics(
+    questions: Sequence[Question],
+    batch: Sequence[tuple[Sequence[Ballot], Estimate]],
+    credits: Sequence[Credit],
+) -> dict[str, float]:
+    votes = [estimate.vote for _, estimate in batch]
+    labels = [
+        float(vote.label == question.answer)
+        for vote, question in zip(votes, questions, strict=True)
+        if vote.label is not None
+    ]
+    agreements = [vote.view_agreement for vote in votes if vote.view_agreement is not None]
+    return {
+        "majority_ratio": sum(vote.majority_ratio for vote in votes) / len(votes),
+        "labelled": len(labels) / len(votes),
+        "trained": sum(credit.advantages is not None for credit in credits) / len(credits),
+        **({"label_accuracy": sum(labels) / len(labels)} if labels else {}),
+        **({"view_agreement": sum(agreements) / len(agreements)} if agreements else {}),
+    }
