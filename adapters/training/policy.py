@@ -85,7 +85,12 @@ class Policy:
         served = self._served_parameters()
         device = self.base.device
         masters = {name: tensor.to(device, torch.float32) for name, tensor in masters.items()}
-        optimizer = torch.optim.AdamW(masters.values(), lr=config.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(
+            masters.values(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
         _restore(optimizer, masters, optimizer_state)
         self._open = _OpenAdapter(config, peft, served, masters, optimizer)
         self._round()
@@ -122,12 +127,35 @@ class Policy:
         with self._open.peft.disable_adapter():
             return self._logprobs(batch, temperature)
 
-    def apply_gradients(self) -> float:
-        """Clip the gradients, update, and forget them. Returns their norm before the clip.
+    @property
+    def num_updates(self) -> int:
+        """Updates that the optimizer has made, those before it was stored included."""
+        states = self._opened().optimizer.state.values()
+        return int(next((moments["step"].item() for moments in states), 0))
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of masters and optimizer, for `restore`."""
+        tensors = _state_tensors(self._opened())
+        return {name: tensor.clone() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Be again as when the snapshot was taken, which is used up."""
+        opened = self._opened()
+        for name, tensor in _with_prefix(snapshot, MASTER).items():
+            opened.masters[name].copy_(tensor)
+        opened.optimizer.state.clear()
+        _restore(opened.optimizer, opened.masters, snapshot)
+        self._round()
+
+    def apply_gradients(self, learning_rate: float) -> float:
+        """Clip the gradients, and update. Returns their norm before the clip.
 
         Raises FloatingPointError, with nothing changed, if the norm is not finite.
         """
         opened = self._opened()
+        for group in opened.optimizer.param_groups:
+            group["lr"] = learning_rate
         for name, master in opened.masters.items():
             master.grad = opened.served[name].grad
         norm = torch.nn.utils.clip_grad_norm_(

@@ -119,6 +119,20 @@ def _check_config(config: LearnerConfig) -> None:
         raise ValueError("rank, alpha and token_budget are at least 1")
     if not config.learning_rate >= 0 or not config.max_grad_norm > 0:
         raise ValueError("learning_rate is at least 0, max_grad_norm is over 0")
+    if config.epochs < 1 or config.minibatches < 1 or config.total_updates < 1:
+        raise ValueError("epochs, minibatches and total_updates are at least 1")
+    if not 0 <= config.warmup < 1 or not config.kl_coef >= 0:
+        raise ValueError("warmup is from 0 to 1, kl_coef is at least 0")
+    if not 0 < config.clip_low <= 1 or not config.clip_high > 0:
+        raise ValueError("clip_low is over 0, at most 1; clip_high is over 0")
+    _check_caps(config)
+
+
+def _check_caps(config: LearnerConfig) -> None:
+    if config.dual_clip is not None and not config.dual_clip > 1:
+        raise ValueError("dual_clip is over 1")
+    if config.tis_cap is not None and not config.tis_cap > 0:
+        raise ValueError("tis_cap is over 0")
 
 
 def _check_temperature(temperature: float) -> None:

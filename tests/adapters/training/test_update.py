@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from adapters.batch import LearnerConfig, TrainSample
+from tests.adapters.training.naive import plain_logprobs, plain_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,44 +33,14 @@ def trained(policy: Policy, samples: list[TrainSample]) -> Policy:
     return policy
 
 
-def plain_logprobs(base: Any, weights: dict[str, Tensor], sample: TrainSample) -> Tensor:
-    """Log-probabilities of one completion with LoRA added to the base weights, in float64."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def reopened(policy: Policy, config: LearnerConfig, folder: Path) -> dict[str, Tensor]:
+    """Open the policy's adapter again with another configuration; its weights in float64."""
+    from adapters.training.adapter_files import read_adapter
 
-    auto: Any = AutoModelForCausalLM
-    model = auto.from_pretrained(base, dtype=torch.float64)
-    changed = {}
-    for name, parameter in model.named_parameters():
-        layer = f"base_model.model.{name.removesuffix('.weight')}"
-        if f"{layer}.lora_A.weight" in weights:
-            a, b = weights[f"{layer}.lora_A.weight"], weights[f"{layer}.lora_B.weight"]
-            changed[name] = parameter.detach() + b @ a * (CONFIG.alpha / CONFIG.rank)
-    ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
-    logits = torch.func.functional_call(model, changed, (ids,)).logits[0] / CONFIG.temperature
-    first = len(sample.prompt_ids)
-    return logits.log_softmax(-1)[first - 1 : -1].gather(1, ids[0, first:, None])[:, 0]
-
-
-def plain_loss(
-    base: Any, weights: dict[str, Tensor], samples: Sequence[TrainSample], kl_coef: float
-) -> Tensor:
-    """The loss of the whole batch as the page says it, token by token."""
-    import torch
-
-    terms: list[Tensor] = []
-    for sample in samples:
-        logprobs = plain_logprobs(base, weights, sample)
-        reference = plain_logprobs(base, {}, sample).detach()
-        for logprob, engine, advantage, ref in zip(
-            logprobs, sample.inference_logprobs, sample.advantages, reference, strict=True
-        ):
-            ratio = (logprob.detach() - engine).exp().item()
-            clipped = (advantage > 0 and ratio > 1.28) or (advantage < 0 and ratio < 0.8)
-            weight = 0.0 if clipped else min(ratio, 2.0)
-            k3 = (ref - logprob).exp() - (ref - logprob) - 1
-            terms.append(-weight * advantage * (logprob - logprob.detach()).exp() + kl_coef * k3)
-    return torch.stack(terms).mean()
+    policy.save(folder / "adapter", folder / "state")
+    policy.open(config, folder / "adapter", folder / "state")
+    stored = read_adapter(folder / "adapter", policy.base.linears, config.rank, config.alpha)
+    return {name: tensor.double().requires_grad_() for name, tensor in stored.items()}
 
 
 def gradients(policy: Policy, run: Callable[[], Any]) -> tuple[dict[str, Tensor], Any]:
@@ -77,10 +48,10 @@ def gradients(policy: Policy, run: Callable[[], Any]) -> tuple[dict[str, Tensor]
     seen: dict[str, Tensor] = {}
     apply = policy.apply_gradients
 
-    def record() -> float:
+    def record(learning_rate: float) -> float:
         for name, parameter in policy._opened().served.items():
             seen[name] = parameter.grad.clone()  # pyright: ignore[reportOptionalMemberAccess]
-        return apply()
+        return apply(learning_rate)
 
     policy.apply_gradients = record
     try:
@@ -89,27 +60,35 @@ def gradients(policy: Policy, run: Callable[[], Any]) -> tuple[dict[str, Tensor]
         policy.apply_gradients = apply
 
 
-@pytest.mark.parametrize("kl_coef", [0.0, 0.3])
+VARIANTS = {
+    "default": {},
+    "penalty to the base": {"kl_coef": 0.3},
+    "no weight": {"tis_cap": None},
+    "low cap": {"tis_cap": 0.9, "dual_clip": None},
+    "narrow range": {"clip_low": 0.05, "clip_high": 0.05, "dual_clip": 1.2},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_loss_and_gradients_are_those_of_the_page(
-    trained: Policy, model_dir: Path, samples: list[TrainSample], tmp_path: Path, kl_coef: float
+    trained: Policy,
+    model_dir: Path,
+    samples: list[TrainSample],
+    tmp_path: Path,
+    variant: dict[str, Any],
 ) -> None:
     import torch
 
-    from adapters.training.adapter_files import read_adapter
     from adapters.training.update import update
 
-    trained.save(tmp_path / "adapter", tmp_path / "state")
-    config = msgspec.structs.replace(CONFIG, kl_coef=kl_coef)
-    trained.open(config, tmp_path / "adapter", tmp_path / "state")
-    stored = read_adapter(tmp_path / "adapter", trained.base.linears, CONFIG.rank, CONFIG.alpha)
-    weights = {name: tensor.double().requires_grad_() for name, tensor in stored.items()}
-
-    expected = plain_loss(model_dir, weights, samples, kl_coef)
+    config = msgspec.structs.replace(CONFIG, **variant)
+    weights = reopened(trained, config, tmp_path)
+    expected = plain_loss(model_dir, weights, samples, config)
     expected.backward()
     found, stepped = gradients(trained, lambda: update(trained, samples))
 
     assert stepped.loss == pytest.approx(expected.item(), abs=1e-6)
-    assert 0 < stepped.clip_fraction < 1
+    assert (stepped.clip_fraction > 0) is (config.tis_cap is not None)
     squares = torch.tensor(0.0, dtype=torch.float64)
     for name, weight in weights.items():
         assert weight.grad is not None
@@ -126,7 +105,9 @@ def test_reported_means_are_over_completion_tokens(
     from adapters.training.update import update
 
     policy.open(CONFIG, None, None)
-    logprobs = torch.cat([plain_logprobs(model_dir, {}, sample) for sample in samples]).detach()
+    logprobs = torch.cat(
+        [plain_logprobs(model_dir, {}, sample, CONFIG) for sample in samples]
+    ).detach()
     engine = torch.tensor([lp for s in samples for lp in s.inference_logprobs]).double()
     stepped = update(policy, samples)
     assert (stepped.num_samples, stepped.num_tokens) == (len(samples), len(logprobs))
@@ -200,7 +181,9 @@ def test_scores_come_in_the_order_of_the_samples(
 
     scores = score(policy, samples, under="base", temperature=CONFIG.temperature, token_budget=20)
     for sample, tokens in zip(samples, scores, strict=True):
-        assert tokens == pytest.approx(plain_logprobs(model_dir, {}, sample).tolist(), abs=1e-5)
+        assert tokens == pytest.approx(
+            plain_logprobs(model_dir, {}, sample, CONFIG).tolist(), abs=1e-5
+        )
 
 
 def test_kl_to_the_base_is_reported_where_it_is_asked_for(
