@@ -60,7 +60,9 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):
-    """One optimizer update on a batch of samples (groups without variance already dropped)."""
+    """Learn from a batch of samples (groups without variance already dropped): `epochs` times
+    `minibatches` optimizer updates, or fewer if there are fewer samples than mini-batches.
+    """
 
     samples: list[TrainSample]
 
@@ -110,20 +112,22 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
 
 
 class Stepped(msgspec.Struct, frozen=True, tag="stepped"):
-    """What the update did. Means are over completion tokens of the batch."""
+    """What the step did. Means are over completion tokens, in all updates."""
 
     loss: float
-    grad_norm: float
+    grad_norm: float  # before the clip, mean over the updates
     num_samples: int
     num_tokens: int
-    mismatch: float  # mean |trainer_logprobs - inference_logprobs| before the update
-    mismatch_kl: float  # k3 estimate of KL(inference || trainer) before the update
+    mismatch: float  # mean |trainer_logprobs - inference_logprobs| before the step
+    mismatch_kl: float  # k3 estimate of KL(inference || trainer) before the step
     clip_fraction: float
     entropy: (
         float  # mean -logprob of the sampled tokens: an unbiased estimate of the policy's entropy
     )
     kl_base: float | None  # k3 to the base model; None when kl_coef is 0
     seconds: float
+    num_updates: int = 1
+    learning_rate: float = 0.0  # of the last update
 
 
 class Saved(msgspec.Struct, frozen=True, tag="saved"):

@@ -27,13 +27,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ttrl_client.types import CyclePhase, TenantSettings
+from ttrl_client.types import CyclePhase, Learning, TenantSettings
 
 from adapters.batch import LearnerConfig
 from adapters.store import StepDirs
 from server.adaptation.learner import Checkpoint, Learner
 from server.adaptation.sampler import Policy
 from server.adaptation.tools import Tools
+from server.config import Settings
 from server.db import cycles, steps, versions
 from server.db.cycles import Lease
 from server.db.models import Cycle, CycleStep
@@ -135,13 +136,7 @@ def _run(
     progress: Progress,
 ) -> Run:
     settings = TenantSettings.model_validate(cycle.settings)
-    config = LearnerConfig(
-        rank=tools.settings.lora_rank,
-        alpha=tools.settings.lora_alpha,
-        learning_rate=settings.learning.learning_rate,
-        temperature=settings.learning.temperature,
-        seed=cycle.seed,
-    )
+    config = learner_config(tools.settings, settings.learning, seed=cycle.seed)
     return Run(
         tools=tools,
         learner=Learner(tools.trainer, config),
@@ -157,6 +152,29 @@ def _run(
         decision=cycle.decision,
         reasons=tuple(cycle.reasons or ()),
         candidate_version=cycle.candidate_version,
+    )
+
+
+def learner_config(settings: Settings, learning: Learning, *, seed: int) -> LearnerConfig:
+    """How the trainer is to learn, as the tenant has it."""
+    return LearnerConfig(
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        learning_rate=learning.learning_rate,
+        schedule=learning.schedule,
+        warmup=learning.warmup,
+        total_updates=learning.steps * learning.epochs * learning.minibatches,
+        weight_decay=learning.weight_decay,
+        max_grad_norm=learning.max_grad_norm,
+        epochs=learning.epochs,
+        minibatches=learning.minibatches,
+        temperature=learning.temperature,
+        clip_low=learning.clip_low,
+        clip_high=learning.clip_high,
+        dual_clip=learning.dual_clip,
+        tis_cap=learning.tis_cap,
+        kl_coef=learning.kl_coef,
+        seed=seed,
     )
 
 
