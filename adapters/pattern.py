@@ -84,6 +84,7 @@ class Pattern:
 
     program: tuple[_Instruction, ...]
     groups: Mapping[str, int]
+    num_groups: int
 
     def search(self, text: str, steps: Steps) -> dict[str, str] | None:
         """The named groups of the leftmost match, "" for those that took no part; None if there is
@@ -96,10 +97,35 @@ class Pattern:
                 return _group_texts(text, captures, self.groups)
         return None
 
-    def _starts(self, text: str, steps: Steps) -> Iterator[int]:
+    def finditer(self, text: str, steps: Steps) -> Iterator[dict[int, tuple[int, int]]]:
+        """Matches from left to right that do not overlap, as the spans of their groups by number,
+        0 being all of it. As `re.finditer`, but that after an empty match it goes on one character
+        further. Linear as a whole: what failed for one match is not tried again for the next.
+        """
+        visited: set[int] = set()
+        position = 0
+        while position <= len(text):
+            for start in self._starts(text, steps, position):
+                captures = self._run(text, start, visited, steps)
+                if captures is not None:
+                    break
+            else:
+                return
+            spans = _group_spans(captures)
+            yield spans
+            start, end = spans[0]
+            position = end if end > start else end + 1
+            # What led to this match did not fail, so it may lead to the next one. Only states at
+            # its end matter: no later match looks at an earlier position.
+            steps.left -= len(self.program)
+            width = len(text) + 1
+            visited.difference_update(
+                counter * width + position for counter in range(len(self.program))
+            )
+
+    def _starts(self, text: str, steps: Steps, position: int = 0) -> Iterator[int]:
         """Where a match may begin; found fast where the pattern begins with a chunk."""
         first = next((part for part in self.program if not isinstance(part, _Save)), None)
-        position = 0
         while position <= len(text) and steps.left > 0:
             steps.left -= 1
             if isinstance(first, _Chunk):
@@ -154,7 +180,7 @@ def compile_pattern(pattern: str) -> Pattern:
     except (re.error, OverflowError, RecursionError, Warning) as error:
         raise UnsupportedPattern(str(error) or "nested too deeply") from None
     program.add(_Accept())
-    return Pattern(tuple(program.parts), dict(parsed.state.groupdict))
+    return Pattern(tuple(program.parts), dict(parsed.state.groupdict), parsed.state.groups - 1)
 
 
 class _Program:
@@ -242,12 +268,15 @@ class _Program:
 
 
 def _group_texts(text: str, captures: _Captures, groups: Mapping[str, int]) -> dict[str, str]:
-    """The text of each named group; of captures of one slot the newest counts."""
+    """The text of each named group."""
+    spans = _group_spans(captures)
+    return {name: text[slice(*spans.get(number, (0, 0)))] for name, number in groups.items()}
+
+
+def _group_spans(captures: _Captures) -> dict[int, tuple[int, int]]:
+    """Where each group that took part lies; of captures of one slot the newest counts."""
     ends: dict[int, int] = {}
     while captures is not None:
         slot, position, captures = captures
         ends.setdefault(slot, position)
-    return {
-        name: text[ends[2 * number] : ends[2 * number + 1]] if 2 * number + 1 in ends else ""
-        for name, number in groups.items()
-    }
+    return {slot // 2: (ends[slot - 1], position) for slot, position in ends.items() if slot % 2}

@@ -5,6 +5,7 @@ and what may hang (math-verify, on sympy) runs in processes that are killed at a
 """
 
 from adapters.answers.equivalence import Equivalence
-from adapters.answers.extraction import AnswerKind, extract
+from adapters.answers.extraction import extract
+from adapters.answers.spec import AnswerKind, AnswerSpec
 
-__all__ = ["AnswerKind", "Equivalence", "extract"]
+__all__ = ["AnswerKind", "AnswerSpec", "Equivalence", "extract"]

@@ -1,14 +1,14 @@
-"""Answers put into classes of equal ones.
+"""Answers found in texts, and put into classes of equal ones.
 
 Equal canonical keys are equal answers; that settles most groups without any algebra. The remaining
 unique keys are compared, most frequent first, with the representatives of the classes so far
-(math-verify is not transitive, so there is no closure over pairs), in killable processes and within
-a budget of comparisons and of time. What the budget leaves over stays a class of its own.
+(equality up to rounding is not transitive, so there is no closure over pairs): by their values at
+sample points, and where those say nothing by math-verify, in killable processes and within a budget
+of comparisons and of time. What the budget leaves over stays a class of its own.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterable, Sequence
@@ -17,26 +17,27 @@ from queue import LifoQueue
 from threading import Lock
 from types import TracebackType
 
-from adapters.answers.canonical import canonical, sequence
-from adapters.answers.extraction import AnswerKind
-from adapters.answers.numbers import canonical_number
-from adapters.answers.worker import Worker
+from adapters.answers.canonical import canonical
+from adapters.answers.comparison import obligations
+from adapters.answers.entry_point import Found
+from adapters.answers.extraction import extract, storable
+from adapters.answers.final_part import LONG_TAIL
+from adapters.answers.spec import AnswerKind, AnswerSpec, as_spec
+from adapters.answers.worker import JUDGE, JudgeFailed, Worker, entry_point_command
 
 MAX_COMPARISONS = 64  # by the judge, in one call
 CACHE_SIZE = 65_536  # pairs whose verdict is remembered
-_BASED = re.compile(r"[0-9a-zA-Z]+_(?:\w|\{\w+\})")
-_SETTLED = re.compile(r"[^\W\d_]+(?: [^\W\d_]+)*")
 
 
 class Equivalence:
-    """Finds equal answers. Holds the judge's processes, which start when they are first needed.
+    """Finds answers and equal answers. Holds the processes for it, which start when first needed.
 
-    Thread-safe: each worker serves one thread at a time. A call blocks, so an event loop calls it
+    Thread-safe: each process serves one thread at a time. A call blocks, so an event loop calls it
     in a thread.
 
     Args:
-        workers: judge processes; more calls than that at once wait for each other.
-        deadline_s: most seconds that the judge may take in one call, over all its comparisons.
+        workers: processes of each sort; more calls than that at once wait for each other.
+        deadline_s: most seconds that the processes may take in one call, over all that it asks.
     """
 
     def __init__(self, *, workers: int = 1, deadline_s: float = 2.0) -> None:
@@ -44,11 +45,10 @@ class Equivalence:
             raise ValueError(f"workers={workers}, deadline_s={deadline_s}")
         self._deadline_s = deadline_s
         self._num_workers = workers
-        self._idle: LifoQueue[Worker] = LifoQueue()
-        for _ in range(workers):
-            self._idle.put(Worker())
+        self._judges = _Pool([Worker(JUDGE) for _ in range(workers)])
+        self._functions: dict[str, _Pool] = {}
+        self._lock = Lock()
         self._verdicts = _Cache(CACHE_SIZE)
-        self._closed = False
 
     def __enter__(self) -> Equivalence:
         return self
@@ -63,16 +63,70 @@ class Equivalence:
 
     def close(self) -> None:
         """End the processes, after the calls in progress. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        workers = [self._idle.get() for _ in range(self._num_workers)]
-        for worker in workers:
-            worker.close()
-            self._idle.put(worker)  # for whoever waits for one, to find out that it is too late
+        self._judges.close()
+        with self._lock:
+            pools = list(self._functions.values())
+        for pool in pools:
+            pool.close()
+
+    def warm_up(self) -> None:
+        """Start the judges now; each takes seconds. Raises JudgeFailed if one does not start."""
+        self._judges.start()
+
+    def extract(self, texts: Sequence[str], spec: AnswerSpec | AnswerKind) -> list[str | None]:
+        """The final answer of each text, as `adapters.answers.extract` finds it; for the kind
+        `python` its function does, in a process. What it cannot tell in time has no answer.
+
+        Raises:
+            RuntimeError: it is closed.
+            JudgeFailed: the function of a `python` kind cannot be loaded.
+        """
+        spec = as_spec(spec)
+        if spec.kind != "python":
+            return [extract(text, spec) for text in texts]
+        budget = _Budget(len(texts), self._deadline_s)
+        name = spec.entry_point or ""
+        try:
+            with self._pool_of(name).borrow() as worker:
+                found = [self._call(worker, text, budget) for text in texts]
+        except JudgeFailed:
+            self._forget(name)
+            raise
+        return [None if answer is None else storable(answer, spec) for answer in found]
+
+    def _call(self, worker: Worker, text: str, budget: _Budget) -> str | None:
+        if budget.is_spent:
+            return None
+        worker.start()
+        storable_text = text[-LONG_TAIL:].encode("utf-8", "replace").decode("utf-8")
+        with budget.spend() as seconds:
+            found = worker.ask((storable_text, seconds), seconds, Found)
+        return None if found is None else found.answer
+
+    def _pool_of(self, entry_point: str) -> _Pool:
+        with self._lock:
+            if self._judges.is_closed:
+                raise RuntimeError("closed")
+            if entry_point not in self._functions:
+                command, needs = (
+                    entry_point_command(entry_point),
+                    f"the entry point {entry_point!r}",
+                )
+                workers = [Worker(command, needs) for _ in range(self._num_workers)]
+                self._functions[entry_point] = _Pool(workers)
+            return self._functions[entry_point]
+
+    def _forget(self, entry_point: str) -> None:
+        """Names that are not installed must not pile up."""
+        with self._lock:
+            self._functions.pop(entry_point, None)
 
     def classes(
-        self, answers: Sequence[str | None], kind: AnswerKind, *, known: Iterable[str] = ()
+        self,
+        answers: Sequence[str | None],
+        spec: AnswerSpec | AnswerKind,
+        *,
+        known: Iterable[str] = (),
     ) -> list[str | None]:
         """The representative of each answer's class, aligned with `answers`.
 
@@ -82,7 +136,7 @@ class Equivalence:
 
         Args:
             answers: as `extract` returned them.
-            kind: how they are read.
+            spec: how they are read; a kind that needs no options may stand for itself.
             known: representatives of an earlier call. A class that equals one of them keeps its
                 name, which makes the results of two calls comparable.
 
@@ -90,14 +144,14 @@ class Equivalence:
             RuntimeError: it is closed.
             JudgeFailed: a judge process is needed and does not start.
         """
-        if self._closed:
+        if self._judges.is_closed:
             raise RuntimeError("closed")
-        keys = [None if answer is None else canonical(answer, kind) for answer in answers]
+        spec = as_spec(spec)
+        keys = [None if answer is None else canonical(answer, spec) for answer in answers]
         counts = Counter(key for key in keys if key is not None)
         names = sorted(set(known))
         order = sorted(counts, key=lambda key: (-counts[key], key))
-        algebra = kind in ("auto", "math")
-        representative = self._cluster([*names, *order], algebra=algebra)
+        representative = self._cluster([*names, *order], algebra=spec.has_algebra)
         return [None if key is None else representative[key] for key in keys]
 
     def _cluster(self, keys: Sequence[str], *, algebra: bool) -> dict[str, str]:
@@ -126,7 +180,7 @@ class Equivalence:
             return verdict
         if budget.is_spent:
             return False
-        with self._worker() as worker:
+        with self._judges.borrow() as worker:
             worker.start()  # takes seconds the first time, which are not the answers' fault
             with budget.spend() as seconds:
                 answer = worker.equal(first, second, seconds)
@@ -134,47 +188,47 @@ class Equivalence:
             self._verdicts.put((first, second), bool(answer))
         return bool(answer)
 
+
+class _Pool:
+    """Workers, each lent to one thread at a time."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self.is_closed = False
+        self._workers = workers
+        self._idle: LifoQueue[Worker] = LifoQueue()
+        for worker in workers:
+            self._idle.put(worker)
+
     @contextmanager
-    def _worker(self) -> Generator[Worker]:
+    def borrow(self) -> Generator[Worker]:
+        """An idle worker, waiting for one if need be. Raises RuntimeError if the pool is closed."""
         worker = self._idle.get()
         try:
-            if self._closed:
+            if self.is_closed:
                 raise RuntimeError("closed")
             yield worker
         finally:
             self._idle.put(worker)
 
+    def start(self) -> None:
+        """Start all of them."""
+        borrowed = [self._idle.get() for _ in self._workers]
+        try:
+            for worker in borrowed:
+                worker.start()
+        finally:
+            for worker in borrowed:
+                self._idle.put(worker)
 
-def obligations(first: str, second: str) -> list[tuple[str, str]] | None:
-    """What the judge must find equal for two different keys to be equal; None: they are not.
-
-    Two exact numbers, or words, or numbers in another base, need no judge, and it would err on them
-    (it rounds, and reads `204_5` as 204). Points and intervals are compared element by element,
-    because it reads `(2,1)` as an empty interval.
-    """
-    if _is_settled(first) or _is_settled(second):
-        return None
-    one, two = sequence(first), sequence(second)
-    exact = [canonical_number(key) is not None for key in (first, second)]
-    if all(exact) or (any(exact) and (one or two)):
-        return None
-    if any(key.endswith("%") for key in (first, second)):
-        return None
-    if one is None or two is None or r"\{" in (one.left, two.left):
-        return [(first, second)]
-    if (one.left, one.right) != (two.left, two.right) or len(one.elements) != len(two.elements):
-        return None
-    pairs: list[tuple[str, str]] = []
-    for a, b in zip(one.elements, two.elements, strict=True):
-        needed = [] if a == b else obligations(a, b)
-        if needed is None:
-            return None
-        pairs.extend(needed)
-    return pairs
-
-
-def _is_settled(key: str) -> bool:
-    return _SETTLED.fullmatch(key) is not None or _BASED.fullmatch(key) is not None
+    def close(self) -> None:
+        """End all of them, after what they are lent for. Idempotent."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        borrowed = [self._idle.get() for _ in self._workers]
+        for worker in borrowed:
+            worker.close()
+            self._idle.put(worker)  # for whoever waits for one, to find out that it is too late
 
 
 class _Budget:

@@ -8,170 +8,181 @@ last one of the strongest sort wins. Work is linear in the tail that is looked a
 from __future__ import annotations
 
 import re
-from typing import Literal
 
+from adapters.answers.choices import choice_letter, marked_choice
+from adapters.answers.documents import document_answer
+from adapters.answers.final_part import LONG_TAIL, TAIL, final_part, tagged
+from adapters.answers.labels import label_answer
+from adapters.answers.latex import clean
+from adapters.answers.marks import boxed, emphasised, statements
+from adapters.answers.matches import match_answer
 from adapters.answers.numbers import canonical_number, is_unit, parse_number
-
-AnswerKind = Literal["auto", "math", "number", "choice"]
-
-TAIL = 16_384  # characters of a response that are looked at, from its end
-MAX_ANSWER = 512  # a longer "answer" is none
+from adapters.answers.spec import AnswerKind, AnswerSpec, as_spec
 
 # What UTF-8 or PostgreSQL's text cannot hold, and no answer needs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$\\]{1,40}?)[.,;]?(?=[\s$\\]|$)")
-_MARK = re.compile(
-    r"(?:\bfinal\s+answer|\banswer)\b\s{0,3}(?:\*\*|__)?\s{0,3}(?:is|are|=|:)(?!\w)", re.IGNORECASE
-)
-_HASHES = re.compile(r"^####\s", re.MULTILINE)
-_SENTENCE = re.compile(r"(?:[^\n.!?]|[.!?](?![\s*_\"')]|$))*[.!?]?")
 _NUMBER = (
-    r"[-+−]?\s?(?:\\?[$€£])?\s?[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d)\.)?"
+    r"[-+−]?\s?(?:\\?[$€£₹])?\s?[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d)\.)?"
     r"(?:(?<=\d)\s?/\s?\d+)?(?:(?<=\d)[eE][-+]?\d{1,3})?"
 )
 _NUMBER_THEN_UNIT = re.compile(
     rf"(?P<number>{_NUMBER})(?P<percent>\s?\\?%|\s+percent\b)?"
-    r"(?P<unit>(?:[cmk]m|k?g|ml|°|\s[^\W\d_]{1,20})?(?:\s[^\W\d_]{1,20}){0,2})"
+    r"(?P<unit>(?:[cmk]m|k?g|ml|°|\s?[$€£]|\s[^\W\d_]{1,20})?(?:\s[^\W\d_]{1,20}){0,7})[!)]?"
 )
-_FRACTION = re.compile(r"-?\\[dt]?frac\s*\{-?\d+\}\s*\{\d+\}")
-_LAST_LINE_ANSWER = re.compile(r"^\s*(?:A|Ans)\s*:\s*", re.IGNORECASE)
+_ONE_NUMBER = re.compile(
+    r"(?<![\w.,/^\\])(?:\\?[$€£₹])?[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?\\?%)?(?![\w/^\\])"
+)
+_FILLER = re.compile(
+    r"(?:(?:therefore|thus|hence|simply|just|exactly|clearly|indeed|actually|obviously|now|then"
+    r"|given\s+by|equal\s+to|found\s+to\s+be|approximately|about|around|roughly|also|still"
+    r"|the\s+(?:number|value|integer|fraction|amount|sum)|that|option(?=\s*:))\b[\s,:]*|[≈:=]\s*"
+    r"|\\approx\s*)+",
+    re.IGNORECASE,
+)
+_REASON = re.compile(
+    r",?\s+(?:because|since|as|so|where|when|after|if|given|which|that|obtained|found)\b"
+    r"|[,;]\s+(?:but|for|we|it|this|the|she|he|they|with|assuming|not)\b|\s\(|\s[-–—]\s(?=[A-Za-z])",
+    re.IGNORECASE,
+)
+_RETRACTS = re.compile(r"(?:not|never|no\s+longer|unknown|unclear|wrong|incorrect|n't)\b", re.I)
+_COMMENT = re.compile(
+    r"(?:correct|right|wrong|incorrect|valid|reasonable|consistent|verified|confirmed|helpful|clear"
+    r"|as|follows?|unique|complete|below|above|given|shown|obtained|known|ready|simple|obvious|here"
+    r"|between|from|either|neither|more|less|fewer|greater|at|this|that|these|it|in|boxed?|provided|let|we|i|you|to|the|a|an|now|found|calculated|step)\b",
+    re.IGNORECASE,
+)
+_NO_SINGLE = re.compile(
+    r"\b(?:pi|sqrt|root|squared|cubed|times|over|plus|minus|divided|million|billion|trillion"
+    r"|thousand|hundred|dozen|half|third|thirds|quarter|quarters|more\s+than|less\s+than|at\s+least"
+    r"|at\s+most|up\s+to|between|or|not|no|n't|n’t|if|mod|base|percent|power|am|pm)\b|[=^*+:\\{]",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(r"\b(?:or|and)\b|,\s|[<>≤≥]\s*$")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+_TEXT = re.compile(r"\\[a-zA-Z]*(?:text|rm|bf|it)[a-z]*\s*\{[^{}]*\}|\b(?:or|and)\b")
+_LOOKS_LIKE_MATHS = re.compile(r"[\\^=_<>(\[|√π∞≤≥±]|\d")
 
-_CHOICE_AFTER_MARK = re.compile(
-    r"[\s*_:$]{0,6}(?:(?:option|choice)\s+)?(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?"
-    r"(?:\((?P<round>[A-Za-z])\)|(?P<bare>[A-Z])(?![\w'’]))"
-    r"(?P<rest>[^\n]{0,60})"
-)
-_CHOICE_MARK = re.compile(
-    r"\b(?:answer|option|choice)\b\s{0,3}(?:\*\*|__)?\s{0,3}(?:is|:|=)(?!\w)", re.IGNORECASE
-)
-_CLOSES = re.compile(r"[\s*_$}]*(?:[.,;:)!]|$|(?:because|since|as|for)\b)")
-_BOXED_CHOICE = re.compile(
-    r"\s*(?:\\(?:text|textbf|mathrm|mathbf|textit)\s*\{\s*)*\(?(?P<letter>[A-Za-z])"
-    r"(?:[\s}]*$|\)[\s}]*$|[).:][\s}]|[\s}]*\)[\s}\\])"
-)
-_FINAL_OPTION = re.compile(r"\((?P<letter>[A-Z])\)[\s.*_$]*$")
-_ANY_OPTION = re.compile(r"\(([A-Z])\)")
+
+def extract(text: str, spec: AnswerSpec | AnswerKind) -> str | None:
+    """The final answer as written, or None if the text ends without one. Cheap; never raises for a
+    text, however hostile.
+
+    Args:
+        text: a response.
+        spec: what is looked for; a kind that needs no options may stand for itself.
+
+    Raises:
+        ValueError: a kind without the options that it needs, or `python`, whose functions run only
+            in the processes of `Equivalence.extract`.
+    """
+    spec = as_spec(spec)
+    end = final_part(text, LONG_TAIL if spec.kind == "json" else TAIL)
+    inner = tagged(end)
+    if inner is not None:
+        end = inner if spec.kind in ("json", "regex") else f"Answer: {inner}"
+    answer = _find(end, spec)
+    return None if answer is None else storable(answer, spec)
 
 
-def extract(text: str, kind: AnswerKind) -> str | None:
-    """The final answer as written, or None if the text ends without one. Cheap; never raises."""
-    tail = text[-TAIL:]
-    if kind == "choice":
-        answer = _choice(tail)
-    elif kind == "number":
-        answer = _number(tail)
-    elif kind == "math":
-        answer = _boxed(tail) or _expression_after_mark(tail)
-    else:
-        answer = _boxed(tail) or _marked_choice(tail) or _number_after_mark(tail)
-    if answer is None:
-        return None
+def storable(answer: str, spec: AnswerSpec) -> str | None:
+    """The answer stripped, or None if it is empty, too long or holds what no database can."""
     answer = answer.strip()
-    return answer if 0 < len(answer) <= MAX_ANSWER and not _UNSTORABLE.search(answer) else None
-
-
-def choice_letter(answer: str) -> str | None:
-    r"""The option that an answer names: "C" for `C`, `(c)`, `\text{C}`, `C) 12`; else None."""
-    match = _BOXED_CHOICE.match(answer)
-    return match["letter"].upper() if match else None
-
-
-def _boxed(text: str) -> str | None:
-    """What the last balanced box holds; an empty box is talk about boxes. One pass, one stack."""
-    opened: list[int | None] = []  # per open brace: where its box's content starts, None: no box
-    best: tuple[int, int] | None = None
-    for match in _BOX.finditer(text):
-        token = match[0]
-        if token == "}":
-            start = opened.pop() if opened else None
-            later = start is not None and (best is None or start > best[0])
-            if start is not None and later and text[start : match.start()].strip():
-                best = (start, match.start())
-        elif token.endswith("{") and token != r"\{":
-            opened.append(match.end() if len(token) > 1 else None)
-    bare = max(_BARE_BOX.finditer(text), key=lambda match: match.start(), default=None)
-    if bare and (best is None or bare.start(1) > best[1]):
-        return bare[1]
-    return text[best[0] : best[1]] if best else None
-
-
-def _after_mark(text: str) -> str | None:
-    """The rest of the sentence after the last mark; None after a question."""
-    end = -1
-    for pattern in (_MARK, _HASHES):
-        for match in pattern.finditer(text):
-            end = max(end, match.end())
-    if end < 0:
-        last_line = text.rstrip().rpartition("\n")[2]
-        match = _LAST_LINE_ANSWER.match(last_line)
-        if match is None:
-            return None
-        text, end = last_line, match.end()
-    sentence = _SENTENCE.match(text[end : end + MAX_ANSWER].lstrip(" \t\r\n*_:"))
-    if sentence is None or sentence[0].endswith("?"):
+    if not 0 < len(answer) <= spec.longest or _UNSTORABLE.search(answer):
         return None
-    return sentence[0].strip(" \t*_\r").removesuffix(".").strip(" \t*_") or None
+    return answer
 
 
-def _expression_after_mark(text: str) -> str | None:
-    """A number or a formula after a mark. Prose is none: at most three words, or inside dollars."""
-    statement = _after_mark(text)
-    if statement is None:
-        return None
-    number = _leading_number(statement)
-    if number is not None:
-        return number
-    if statement.startswith("$") and "$" in statement[1:]:
-        return statement[1:].split("$", 1)[0]
-    if statement.startswith(r"\(") and r"\)" in statement:
-        return statement[2:].split(r"\)", 1)[0]
-    return statement if len(statement.split()) <= 3 or "\\" in statement else None
+def _find(text: str, spec: AnswerSpec) -> str | None:
+    match spec.kind:
+        case "auto":
+            return boxed(text) or marked_choice(text, lenient=False) or _expression(text)
+        case "math":
+            return boxed(text) or _expression(text)
+        case "number":
+            return _number(text)
+        case "choice":
+            box = boxed(text)
+            return marked_choice(text, lenient=True) if box is None else choice_letter(box)
+        case "label":
+            return label_answer(text, spec.labels)
+        case "json":
+            return document_answer(text, spec.field)
+        case "regex":
+            return match_answer(text, spec.pattern or "")
+        case "text":
+            return boxed(text) or next(statements(text), text)
+        case "python":
+            raise ValueError("answer kind 'python': its functions run in Equivalence.extract only")
 
 
 def _number(text: str) -> str | None:
-    boxed = _boxed(text)
-    if boxed is None:
-        return _number_after_mark(text)
-    return boxed if canonical_number(boxed[:MAX_ANSWER]) is not None else None
+    box = boxed(text)
+    if box is None:
+        return _marked(text, prose=False)
+    return box if canonical_number(clean(box)) is not None else None
 
 
-def _number_after_mark(text: str) -> str | None:
-    statement = _after_mark(text)
-    return None if statement is None else _leading_number(statement)
+def _expression(text: str) -> str | None:
+    return _marked(text, prose=True)
+
+
+def _marked(text: str, *, prose: bool) -> str | None:
+    """What the last mark points at, or the one before if the last one only comments on it."""
+    for statement in statements(text):
+        statement = _FILLER.sub("", statement, count=1) if _FILLER.match(statement) else statement
+        if statement.endswith("?") or _RETRACTS.match(statement):
+            return None
+        value = _leading_number(statement)
+        if value is None and prose:
+            value = _formula(statement)
+        value = value or _only_number(statement)
+        if value is not None:
+            return value
+    bold = emphasised(text)
+    return None if bold is None else _leading_number(bold)
 
 
 def _leading_number(statement: str) -> str | None:
-    """The number that a statement consists of, with at most three words of unit behind it."""
-    value = statement.rpartition("=")[2].strip(" $*_")
-    value = value.removeprefix(r"\(").removesuffix(r"\)").strip()
-    if _FRACTION.fullmatch(value):
-        return value
-    match = _NUMBER_THEN_UNIT.fullmatch(value)
-    if match is None or parse_number(match["number"]) is None or not is_unit(match["unit"]):
+    """The number that a statement consists of, with some words of unit or of reason behind it."""
+    before, equals, value = statement.rpartition("=")
+    if equals and _SEVERAL.search(before):
         return None
-    return match["number"].strip() + ("%" if match["percent"] else "")
+    value = _plain(value)
+    for candidate in (value, _plain(_REASON.split(value, maxsplit=1)[0])):
+        match = _NUMBER_THEN_UNIT.fullmatch(candidate)
+        if match is not None and parse_number(match["number"].strip(" \\$€£₹")) is not None:
+            if not is_unit(match["unit"]):
+                continue
+            return match["number"].lstrip(" \\$€£₹").rstrip() + ("%" if match["percent"] else "")
+        if canonical_number(clean(candidate)) is not None:
+            return candidate
+    return None
 
 
-def _choice(text: str) -> str | None:
-    boxed = _boxed(text)
-    if boxed is not None:
-        return choice_letter(boxed)
-    return _marked_choice(text)
+def _plain(value: str) -> str:
+    value = value.strip(" *_`\"'")
+    if value.count("$") > 1 or value.endswith("$"):
+        value = value.strip(" $")
+    return value.removeprefix(r"\(").removesuffix(r"\)").strip(" .")
 
 
-def _marked_choice(text: str) -> str | None:
-    """The option after the last mark that has one, or "(C)" as the last word of the text."""
-    letter = None
-    for mark in _CHOICE_MARK.finditer(text):
-        match = _CHOICE_AFTER_MARK.match(text, mark.end())
-        if match is not None and (match["round"] or _CLOSES.match(match["rest"])):
-            letter = match["round"] or match["bare"]
-    if letter is not None:
-        return letter.upper()
-    last_line = text.rstrip().rpartition("\n")[2][-200:]
-    final = _FINAL_OPTION.search(last_line)
-    # A line with several options is a list of them, perhaps cut off.
-    if final is None or len(set(_ANY_OPTION.findall(last_line))) > 1:
+def _formula(statement: str) -> str | None:
+    """A statement that is a formula, or at most three words; prose is none."""
+    shown = re.sub(r"(?<!\\)\$|\\[()]", "", statement)
+    for candidate in (shown, _REASON.split(shown, maxsplit=1)[0]):
+        candidate = candidate.strip(" .,;*_`")
+        words = _WORD.findall(_TEXT.sub("", candidate))
+        if not candidate or _COMMENT.match(candidate):
+            continue
+        if len(candidate.split()) <= 3 or (_LOOKS_LIKE_MATHS.search(candidate) and len(words) <= 2):
+            return candidate
+    return None
+
+
+def _only_number(statement: str) -> str | None:
+    """The one number of a short sentence, such as "she makes $18 a day"."""
+    if _NO_SINGLE.search(statement) or len(statement.split()) > 25:
         return None
-    return final["letter"]
+    found = _ONE_NUMBER.findall(statement)
+    digits = [sum(map(str.isdigit, text)) for text in (statement, "".join(found))]
+    return found[0] if len(found) == 1 and digits[0] == digits[1] else None

@@ -14,7 +14,27 @@ MAX_EXPONENT = 400  # of scientific notation: keeps a hostile `1e999999999` smal
 _DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
 _SIGN_SPACE = re.compile(r"^([-+])\s+")
 _PLAIN = re.compile(rf"[-+]?{_DECIMAL}", re.ASCII)
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?", re.ASCII)
+_THOUSANDS = re.compile(
+    r"[-+]?(?:\d{1,3}(?:,\s?\d{3})+|\d{1,3}(?:[ '’]\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?:\.\d*)?",
+    re.ASCII,
+)
+_SEPARATORS = str.maketrans("", "", ", '’")
+_MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9,
+               "trillion": 10**12}  # fmt: skip
+_MAGNITUDE = re.compile(
+    r"(?P<count>[^a-zA-Z]{1,40}?)\s*(?:\\text\s*\{\s*)?"
+    r"(?P<name>hundred|thousand|million|billion|trillion)\b(?P<unit>[\s\w}]{0,60})",
+    re.IGNORECASE,
+)
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORD_VALUES = {word: value for value, word in enumerate(_SMALL)} | {
+    word: 10 * value for value, word in enumerate(_TENS, start=2)
+}
+_WORD_NUMBER = re.compile(r"[a-z]{3,9}(?:[\s-]{1,3}[a-z]{3,9}){0,8}", re.IGNORECASE)
 _RATIO = re.compile(
     rf"(?P<sign>[-+]?)\s*(?:(?P<whole>\d+)\s+)?(?P<top>[-+]?{_DECIMAL})\s*/\s*(?P<bottom>{_DECIMAL})",
     re.ASCII,
@@ -26,23 +46,28 @@ _FRAC = re.compile(
     re.ASCII,
 )
 _SCIENTIFIC = re.compile(
-    rf"(?P<mantissa>[-+]?{_DECIMAL})\s*(?:[eE]|(?:\\times|\\cdot|\*)\s*10\s*(?:\^|\*\*)\s*)"
-    r"(?:\{\s*(?P<braced>[-+]?\d{1,4})\s*\}|(?P<exponent>[-+]?\d{1,4}))",
+    rf"(?:(?P<mantissa>[-+]?{_DECIMAL})\s*(?:[eE]|(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*)"
+    r"|(?P<sign>[-+]?)10\s*\^\s*)"
+    r"(?:[{(]\s*(?P<braced>[-+]?\d{1,4})\s*[)}]|(?P<exponent>[-+]?\d{1,4}))",
     re.ASCII,
 )
 _REPEATING = re.compile(
     r"(?P<sign>[-+]?)(?P<whole>\d*)\.(?P<fixed>\d*)\\overline\s*\{(?P<period>\d+)\}", re.ASCII
 )
 _PERCENT = re.compile(r"(?:\\?%|\\?\s*(?:\\text\s*\{\s*)?percent\s*\}?)$", re.IGNORECASE)
-_CURRENCY = re.compile(r"^(?P<sign>[-+]?)\s*(?:\\?\$|€|£|¥|USD\b|EUR\b)\s*")
+_CURRENCY = re.compile(
+    r"^(?P<sign>[-+]?)\s*(?:\\?\$|[€£¥₹₩]|\\(?:euro|pounds)\b|(?:US\s?\\?\$|USD|EUR|GBP|INR|Rs\b\.?))\s*"
+)
+_CURRENCY_BEHIND = re.compile(r"(?<=\d)\s*(?:\\?\$|[€£¥₹₩])$")
 _UNIT = re.compile(
     r"(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?\b)?\s*"
-    r"(?:(?P<words>(?:\\text\s*\{[^{}]*\}|[a-zA-Z.]|\\[,;: ]|[\s~])+)"
-    r"(?:\^\s*\{?\s*[-+]?\d\s*\}?)?)?$"
+    r"(?P<words>(?:\\text\s*\{[^{}]*\}|[a-zA-Z.]|\\[,;: ]|[\s~]"
+    r"|(?<=[a-zA-Z}])\s?(?:/|\\cdot)\s?(?=[a-zA-Z\\])"
+    r"|(?<=[a-zA-Z}])\^\s*(?:\d|[-+]\d|\{\s*[-+]?\d\s*\}))*)$"
 )
 _LETTERS = re.compile(r"[a-zA-Z][a-zA-Z.]*")
-_SHORT_UNITS = frozenset(("m", "g", "s", "h"))
-_ATTACHED_UNITS = frozenset(("cm", "mm", "km", "kg", "mg", "ml", "ft", "mph"))
+_SHORT_UNITS = frozenset(("m", "g", "s", "h", "N", "J", "W", "V", "K", "C", "F", "L", "T", "A"))
+_ATTACHED_UNITS = frozenset(("cm", "mm", "km", "kg", "mg", "ml", "ft", "mph", "m/s", "km/h", "eV"))
 _NOT_UNITS = re.compile(
     "pi|sqrt|sin|cos|tan|log|ln|exp|infinity|inf|over|plus|minus|times|divided|or|and|to|by|mod|"
     "base|choose|hundred|thousand|million|billion|trillion|dozen|half|third|quarter|am|pm|"
@@ -57,8 +82,8 @@ def parse_number(text: str) -> Fraction | None:
     if _PLAIN.fullmatch(text):
         return Fraction(text.rstrip(".") if text.endswith(".") else text)
     if _THOUSANDS.fullmatch(text):
-        return parse_number(text.replace(",", ""))
-    values = (parse(text) for parse in (_parse_ratio, _parse_scientific, _parse_repeating))
+        return parse_number(text.translate(_SEPARATORS))
+    values = (parse(text) for parse in _PARSERS)
     return next((value for value in values if value is not None), None)
 
 
@@ -74,7 +99,7 @@ def canonical_number(text: str, *, drop_unit: bool = True) -> str | None:
         text = text[: percent.start()].rstrip("\\, ~")
     elif drop_unit:
         text = _without_unit(text)
-    text = _CURRENCY.sub(r"\g<sign>", text)
+    text = _CURRENCY_BEHIND.sub("", _CURRENCY.sub(r"\g<sign>", text))
     value = parse_number(text)
     if value is None:
         return None
@@ -84,7 +109,8 @@ def canonical_number(text: str, *, drop_unit: bool = True) -> str | None:
 def is_unit(words: str) -> bool:
     """Whether the words behind a number may be dropped: "cm", "apples", "square feet"; "" too."""
     found = _LETTERS.findall(words)
-    return all(_is_unit_word(word) for word in found)
+    squared = len(found) > 1 and found[-1].lower() in ("squared", "cubed")
+    return all(_is_unit_word(word) for word in (found[:-1] if squared else found))
 
 
 def _is_unit_word(word: str) -> bool:
@@ -131,7 +157,8 @@ def _parse_scientific(text: str) -> Fraction | None:
     exponent = int(match["braced"] or match["exponent"])
     if abs(exponent) > MAX_EXPONENT:
         return None
-    return _decimal(match["mantissa"]) * Fraction(10) ** exponent
+    mantissa = _decimal(match["mantissa"] or f"{match['sign']}1")
+    return mantissa * Fraction(10) ** exponent
 
 
 def _parse_repeating(text: str) -> Fraction | None:
@@ -143,3 +170,35 @@ def _parse_repeating(text: str) -> Fraction | None:
     value += Fraction(int(fixed or 0), 10 ** len(fixed))
     value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
     return -value if match["sign"] == "-" else value
+
+
+def _parse_magnitude(text: str) -> Fraction | None:
+    match = _MAGNITUDE.fullmatch(text)
+    if match is None or not is_unit(match["unit"]):
+        return None
+    count = parse_number(match["count"])
+    return None if count is None else count * _MAGNITUDES[match["name"].lower()]
+
+
+def _parse_words(text: str) -> Fraction | None:
+    """`eighteen`, `twenty-five`, `three hundred twelve`; None for words that are no number."""
+    if _WORD_NUMBER.fullmatch(text) is None:
+        return None
+    total = current = 0
+    for word in re.split(r"[\s-]+", text.lower()):
+        value = _WORD_VALUES.get(word)
+        if value is not None:
+            room = 100 if current % 100 == 0 else 10 if current % 10 == 0 else 0
+            if value >= room and value > 0 or (value == 0 and text.lower() != "zero"):
+                return None
+            current += value
+        elif word in _MAGNITUDES and 0 < current < 100 * (10 if word != "hundred" else 1):
+            current *= _MAGNITUDES[word]
+            if word != "hundred":
+                total, current = total + current, 0
+        else:
+            return None
+    return Fraction(total + current)
+
+
+_PARSERS = (_parse_ratio, _parse_scientific, _parse_repeating, _parse_magnitude, _parse_words)

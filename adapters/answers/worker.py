@@ -1,7 +1,7 @@
-"""The parent's side of the judge: one long-lived process that is killed when it is late.
+"""The parent's side of the processes that read hostile text: long-lived, killed when late.
 
-Whatever an answer does to sympy costs the caller at most the deadline, and never the worker for
-good: the next question starts a new process.
+Whatever an answer does to sympy, or a text to a tenant's function, costs the caller at most the
+deadline, and never the worker for good: the next question starts a new process.
 """
 
 from __future__ import annotations
@@ -13,31 +13,42 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 import adapters
 from adapters.answers.judge import EQUAL, LATE, READY
 
-COMMAND = (sys.executable, "-P", "-m", "adapters.answers.judge")
+JUDGE = (sys.executable, "-P", "-m", "adapters.answers.judge")
 START_S = 60.0  # importing math-verify takes two seconds on an idle core
 GRACE_S = 0.25  # what the worker's own alarm may be late before it is killed
-MAX_REPLY = 1024
+MAX_REPLY = 65_536
+
+Reply = TypeVar("Reply")
 
 
 class JudgeFailed(Exception):
-    """The worker process does not start."""
+    """The worker process does not start; the message is safe to show."""
+
+
+def entry_point_command(name: str) -> tuple[str, ...]:
+    """What runs the function of that entry point."""
+    return (sys.executable, "-P", "-m", "adapters.answers.entry_point", name)
 
 
 class Worker:
-    """One judge process, started when it is first needed. For one thread at a time.
+    """One process, started when it is first needed. For one thread at a time.
 
     Args:
-        command: what to run; it speaks the protocol of `adapters.answers.judge`.
+        command: what to run. It says "ready", then answers JSON lines with JSON lines: see
+            `adapters.answers.judge` and `adapters.answers.entry_point`.
+        needs: what is missing if it does not start.
     """
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, command: Sequence[str] = JUDGE, needs: str = "math-verify") -> None:
         self._command = command
+        self._needs = needs
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -50,9 +61,9 @@ class Worker:
             return self._process
         self.close()
         self._process = process = _spawn(self._command)
-        if _read_line(process, START_S) != READY:
+        if _read_line(process, START_S, str) != READY:
             self.close()
-            raise JudgeFailed("the answer judge does not start: is math-verify installed?")
+            raise JudgeFailed(f"a process for answers does not start: is {self._needs} installed?")
         return process
 
     def equal(self, first: str, second: str, seconds: float) -> bool | None:
@@ -61,13 +72,27 @@ class Worker:
         Raises:
             JudgeFailed: the process does not start.
         """
+        word = self.ask((first, second, seconds), seconds, str)
+        return None if word is None or word == LATE else word == EQUAL
+
+    def ask(self, question: object, seconds: float, expect: type[Reply]) -> Reply | None:
+        """The reply to a question; None if none comes within `seconds`, and the process is ended.
+
+        Raises:
+            JudgeFailed: the process does not start.
+        """
         process = self.start()
-        request = msgspec.json.encode((first, second, seconds)) + b"\n"
-        reply = self._ask(process, request, seconds + GRACE_S)
+        assert process.stdin is not None
+        try:
+            process.stdin.write(msgspec.json.encode(question) + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            reply = None
+        else:
+            reply = _read_line(process, seconds + GRACE_S, expect)
         if reply is None:
             self.close()
-            return None
-        return None if reply == LATE else reply == EQUAL
+        return reply
 
     def close(self) -> None:
         """Kill the process, if there is one. It holds no state worth an orderly end."""
@@ -80,15 +105,6 @@ class Worker:
     def process_id(self) -> int | None:
         """Of the running process."""
         return None if self._process is None else self._process.pid
-
-    def _ask(self, process: subprocess.Popen[bytes], request: bytes, wait_s: float) -> str | None:
-        assert process.stdin is not None
-        try:
-            process.stdin.write(request)
-            process.stdin.flush()
-        except BrokenPipeError:
-            return None
-        return _read_line(process, wait_s)
 
 
 def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -103,7 +119,9 @@ def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _read_line(process: subprocess.Popen[bytes], wait_s: float) -> str | None:
+def _read_line(
+    process: subprocess.Popen[bytes], wait_s: float, expect: type[Reply]
+) -> Reply | None:
     """One reply; None at the deadline, at the end of the stream, or for what is no reply."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
@@ -120,6 +138,6 @@ def _read_line(process: subprocess.Popen[bytes], wait_s: float) -> str | None:
             return None
         line += chunk
     try:
-        return msgspec.json.decode(line, type=str)
+        return msgspec.json.decode(line, type=expect)
     except msgspec.DecodeError:
         return None

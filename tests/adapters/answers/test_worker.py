@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.answers.worker import COMMAND, JudgeFailed, Worker, _spawn
+from adapters.answers.worker import JUDGE, JudgeFailed, Worker, _spawn
 
 READY = "print('\"ready\"', flush=True)"
 LIVE_LONG = f"import time; {READY}; time.sleep(600)"
@@ -91,6 +91,6 @@ def test_the_judge_evaluates_no_python(judge: Worker) -> None:
 @pytest.mark.parametrize("request_line", [b"", b'["9^{9^{9^{9}}}", "x+y", 0.2]\n', b"no json\n"])
 @pytest.mark.timeout(120)
 def test_a_judge_whose_parent_is_gone_ends_by_itself(request_line: bytes) -> None:
-    process = _spawn(COMMAND)
+    process = _spawn(JUDGE)
     process.communicate(request_line)
     assert process.poll() is not None
