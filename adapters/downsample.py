@@ -6,10 +6,9 @@ have the highest variance. With rewards of 0 and 1 that is min(K/2, minority) sa
 minority, filled up from the majority; with any others it is some number of the highest and the
 rest of the lowest (PODS, theorem 1), found by a scan over K + 1 splits.
 
-Our deviation: advantages keep the baseline of *all* rewarded samples. The published code takes the
-mean over the K that are left, which moves the baseline with the choice: a balanced half would make
-every group look as if p were 1/2. Advantages of one group are an increasing function of its
-rewards, so the choice is made on them directly.
+PODS takes mean and deviation over the K that are left. Ours keep the baseline of *all* rewarded
+samples (adapters.credit): a balanced half would make every group look as if p were 1/2. Advantages
+of one group are an increasing function of its rewards, so the choice can be made on either.
 
 Both are functions of the samples in their order alone; of equal rewards the earlier sample stays.
 """

@@ -3,6 +3,9 @@
 A view's pattern and templates come from a tenant. Patterns run in `adapters.pattern`, in time
 linear in the prompt and within a budget of steps, so there is nothing to kill. Templates are filled
 by plain substitution, never by `str.format`, and a phrasing is bounded in length.
+
+Two kinds of view need no template: a system message in front of a chat that has none (`instruct`),
+and the model's own rewording (`adapters.paraphrase`).
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ from dataclasses import dataclass
 
 from adapters.pattern import Steps, UnsupportedPattern, compile_pattern
 
-__all__ = ["InvalidView", "View", "canonical", "check", "rephrase"]
+__all__ = ["InvalidView", "View", "canonical", "check", "has_view", "instruct", "rephrase"]
 
+Chat = list[dict[str, str]]
+
+SYSTEM_ROLES = frozenset({"system", "developer"})
 MAX_PROMPT = 8192  # characters; a longer prompt is asked as it is
 MAX_PHRASING = 16_384
 MAX_STEPS = 65_536  # of the matcher, for one prompt over all views: some 20 ms
@@ -60,6 +66,20 @@ def rephrase(prompt: str, views: Sequence[View]) -> tuple[str, ...]:
     view, groups = found
     phrasings = (_render(template, groups) for template in view.templates)
     return tuple(dict.fromkeys((prompt, *(text for text in phrasings if text))))
+
+
+def has_view(prompt: str, views: Sequence[View]) -> bool:
+    """Whether one of the views matches the prompt."""
+    return _match(prompt, views) is not None
+
+
+def instruct(chat: Chat, instructions: Sequence[str]) -> tuple[Chat, ...]:
+    """The chat under each instruction as its system message; nothing if it has one of its own,
+    which is not ours to replace.
+    """
+    if any(message["role"] in SYSTEM_ROLES for message in chat):
+        return ()
+    return tuple([{"role": "system", "content": text}, *chat] for text in instructions)
 
 
 def canonical(prompt: str, views: Sequence[View]) -> str:

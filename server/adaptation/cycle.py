@@ -26,7 +26,7 @@ from server.adaptation.judging import judge
 from server.adaptation.learning import learn, next_prompts, no_signal
 from server.adaptation.promotion import go_live, publish
 from server.adaptation.run import Run
-from server.adaptation.sampling import sample_groups
+from server.adaptation.sampling import sample_step
 from server.adaptation.selection import select_prompts
 
 
@@ -47,20 +47,14 @@ async def run_cycle(run: Run) -> Ending:
 
     progress = run.progress
     while (prompts := await next_prompts(run, selection, progress)) is not None:
-        sampled = await sample_groups(
-            run,
-            progress.checkpoint.policy,
-            prompts,
-            num_samples=run.settings.learning.samples_per_prompt,
-            occasion=f"step {progress.steps_done + 1}",
-        )
+        sampled = await sample_step(run, progress, prompts)
         groups = await judge(run, sampled.groups)
         progress = await learn(run, progress, sampled, groups)
 
     if progress.checkpoint.step == 0:
-        return Ending(CycleStatus.REJECTED, await no_signal(run))
+        return Ending(CycleStatus.REJECTED, await no_signal(run, progress))
     candidate = await measure_candidate(run, progress.checkpoint, selection.probe, baseline)
-    verdict = await decide_and_store(run, candidate, baseline)
+    verdict = await decide_and_store(run, candidate, baseline, progress.remarks)
     if not verdict.promote:
         return Ending(CycleStatus.REJECTED, verdict.reasons)
     asked = (*selection.probe, *selection.prompts)

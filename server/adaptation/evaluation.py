@@ -74,13 +74,16 @@ async def measure_candidate(
 
 
 async def decide_and_store(
-    run: Run, candidate: EvaluationReport, baseline: Baseline
+    run: Run, candidate: EvaluationReport, baseline: Baseline, remarks: Sequence[str] = ()
 ) -> GateDecision:
-    """The gate's verdict, stored with the numbers that it rests on."""
+    """The gate's verdict, stored with the numbers that it rests on; `remarks` come before its
+    reasons.
+    """
     if run.decision is not None:
         return GateDecision(run.decision == "promoted", tuple(run.reasons))
     policy = GatePolicy(**run.settings.gate.model_dump())
     verdict = decide(candidate, baseline.report, policy)
+    verdict = GateDecision(verdict.promote, (*remarks, *verdict.reasons))
     async with run.tools.database.transaction() as session:
         await update_fenced(
             session,

@@ -15,8 +15,8 @@ from adapters.batch import TrainSample
 from adapters.credit import Credit, CreditRules, assign_credit
 from adapters.estimators import Ballot, Estimate, Guard, Options, Visit, make_estimator
 from adapters.vote import Vote
+from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.run import Run
-from server.adaptation.sampling import Sample, SampledGroup
 from server.adaptation.tools import Judge
 from server.db import steps
 from server.db.steps import GroupRecord, RolloutRecord
@@ -59,7 +59,7 @@ class JudgedGroup:
             fingerprint=self.group.prompt.fingerprint,
             label=self.vote.label,
             majority_ratio=self.vote.majority_ratio if self.samples else None,
-            num_answers=self.vote.num_answers,
+            num_answers=sum(judged.answer is not None for judged in self.samples),
             reason=self.reason,
             rollouts=[_rollout(judged) for judged in self.samples],
         )
@@ -165,9 +165,11 @@ def _judged(
 
 
 def ballots_of(group: SampledGroup, judge: Judge, kind: AnswerKind) -> list[Ballot]:
-    """One ballot a sample. Blocking."""
+    """One ballot a sample, and then one a served answer, which votes as view 0. Blocking."""
     written = written_answers(group.samples, kind)
+    written += [extract(text, kind) for text in group.served]
     classes = judge.classes(written, kind)
+    served = zip(classes[len(group.samples) :], written[len(group.samples) :], strict=True)
     return [
         Ballot(
             answer=classes[index],
@@ -178,7 +180,7 @@ def ballots_of(group: SampledGroup, judge: Judge, kind: AnswerKind) -> list[Ball
             confidence=_mean(sample.completion.logprobs),
         )
         for index, sample in enumerate(group.samples)
-    ]
+    ] + [Ballot(answer, text, rewarded=False) for answer, text in served]
 
 
 def written_answers(samples: Sequence[Sample], kind: AnswerKind) -> list[str | None]:

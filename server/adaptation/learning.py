@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from time import perf_counter
 
 from adapters.batch import TrainSample
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
-from server.adaptation.measures import group_metrics, update_metrics
+from server.adaptation.measures import flip_rate, group_metrics, update_metrics
 from server.adaptation.run import Progress, Run, advance, cycle_of_step, follow_orders
 from server.adaptation.sampling import Sampled
 from server.adaptation.selection import Prompt, Selection, prompts_of_step
@@ -28,7 +29,9 @@ async def next_prompts(
     """
     await follow_orders(run)
     learning = run.settings.learning
-    if progress.steps_done >= learning.steps or progress.idle_steps >= MAX_IDLE_STEPS:
+    if progress.stop is not None or progress.idle_steps >= MAX_IDLE_STEPS:
+        return None
+    if progress.steps_done >= learning.steps:
         return None
     return prompts_of_step(selection, progress.steps_done + 1, learning.prompts_per_step)
 
@@ -44,7 +47,7 @@ async def learn(
         TrainerFailed: the trainer failed again and again.
         LeaseLost: another worker has taken the cycle up; nothing is stored.
     """
-    metrics = group_metrics(groups, sampled.seconds)
+    metrics = group_metrics(groups, sampled.seconds) | await _flips(run, groups)
     samples = [sample for group in groups for sample in group.train_samples()]
     made: Checkpoint | None = None
     if samples:
@@ -60,9 +63,22 @@ async def learn(
     )
     async with run.tools.database.transaction() as session:
         await steps.write_step(session, run.lease, record, now=run.tools.clock.now())
-    if made is not None:
-        await _forget(run, progress.checkpoint)
-    return advance(progress, made)
+    after = advance(progress, made, metrics, run.settings.learning.stop)
+    for checkpoint in (progress.checkpoint, made):
+        if checkpoint is not None and checkpoint != after.checkpoint:
+            await _forget(run, checkpoint)
+    return after
+
+
+async def _flips(run: Run, groups: Sequence[JudgedGroup]) -> dict[str, float]:
+    """How many labels are others than at their prompt's last visit. Answers are compared, so a
+    thread does it.
+    """
+    fingerprints = [group.group.prompt.fingerprint for group in groups]
+    async with run.tools.database.transaction(write=False) as session:
+        history = await steps.label_history(session, run.lease.tenant_id, fingerprints)
+    rate = await asyncio.to_thread(flip_rate, groups, history, run.tools.judge, run.settings.answer)
+    return {} if rate is None else {"flip_rate": rate}
 
 
 async def _update(
@@ -85,8 +101,10 @@ async def _forget(run: Run, checkpoint: Checkpoint) -> None:
         await run.tools.sampler.unload(lambda name: name == superseded)
 
 
-async def no_signal(run: Run) -> tuple[str, ...]:
-    """Why not one step of the cycle changed any weights."""
+async def no_signal(run: Run, progress: Progress) -> tuple[str, ...]:
+    """Why not one step of the cycle has weights that could go live."""
+    if progress.stop is not None:
+        return progress.remarks
     async with run.tools.database.transaction(write=False) as session:
         counts = await steps.count_reasons(session, run.lease.cycle_id)
     total = sum(counts.values())

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from math import fsum
+from collections.abc import Iterable, Mapping, Sequence
+from math import fsum, log, sqrt
+from statistics import stdev
 
+from adapters.answers import AnswerKind
 from adapters.batch import Stepped
+from adapters.vote import Vote
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
+from server.adaptation.tools import Judge
+
+History = Mapping[str, Sequence[tuple[str | None, float]]]
 
 
 def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, float]:
@@ -21,9 +27,12 @@ def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, f
         "view_agreement": _mean(
             agreement for g in asked if (agreement := g.vote.view_agreement) is not None
         ),
+        "vote_entropy": _mean(h for g in asked if (h := vote_entropy(g.vote)) is not None),
         "mean_reward": _mean(judged.reward for judged in samples if judged.reward is not None),
         "answer_rate": _mean(float(judged.answer is not None) for judged in samples),
+        "answer_rate_error": _answer_rate_error(asked),
         "truncated_share": _mean(float(judged.sample.truncated) for judged in samples),
+        "stopped_share": _mean(float(group.group.stop is not None) for group in asked),
         "zero_variance_share": _mean(float(group.reason == UNANIMOUS) for group in groups),
         "mean_tokens": _mean(float(len(j.sample.completion.token_ids)) for j in samples),
     }
@@ -32,9 +41,45 @@ def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, f
         "num_labelled_groups": float(labelled),
         "num_trained_groups": float(sum(group.reason is None for group in groups)),
         "num_rollouts": float(len(samples)),
+        "num_served_votes": float(sum(len(group.group.served) for group in groups)),
         "sample_s": sample_s,
     }
     return {name: value for name, value in means.items() if value is not None} | counts
+
+
+def vote_entropy(vote: Vote) -> float | None:
+    """Entropy of the answers as a share of the most that it could be, the logarithm of their
+    number: 0 for one answer, 1 for all different; None for fewer than two.
+    """
+    if vote.num_answers < 2:
+        return None
+    total = fsum(vote.shares.values())
+    nats = -fsum(p / total * log(p / total) for p in vote.shares.values() if p > 0)
+    return max(0.0, nats) / log(vote.num_answers)
+
+
+def flip_rate(
+    groups: Sequence[JudgedGroup], history: History, judge: Judge, kind: AnswerKind
+) -> float | None:
+    """Share of labels that mean another answer than the last label of their prompt, in the earlier
+    visits of `history` (oldest first); None where no prompt had one. Blocking.
+    """
+    flips: list[float] = []
+    for group in groups:
+        earlier = [label for label, _ in history.get(group.group.prompt.fingerprint, ()) if label]
+        if group.vote.label is not None and earlier:
+            now, then = judge.classes([group.vote.label, earlier[-1]], kind)
+            flips.append(float(now != then))
+    return _mean(flips)
+
+
+def _answer_rate_error(groups: Sequence[JudgedGroup]) -> float | None:
+    """Standard error of the answer rate, between prompts."""
+    rates = [
+        fsum(judged.answer is not None for judged in group.samples) / len(group.samples)
+        for group in groups
+    ]
+    return stdev(rates) / sqrt(len(rates)) if len(rates) > 1 else None
 
 
 def update_metrics(stepped: Stepped, *, update_s: float, load_ms: float) -> dict[str, float]:

@@ -9,6 +9,7 @@ A crash may come between any two of these; what is stored when, and who goes on 
 | while a step samples or votes | the steps before | opens the last checkpoint, redoes the step |
 | after the update, before its row | directories that no row names | redoes the step elsewhere |
 | after the row | the step with its groups | goes on behind it; the engine loads on demand |
+| after an early stop | all steps | stops again, with the same best step |
 | while the candidate is evaluated | all steps | evaluates again |
 | after the verdict, before publication | decision, reports | publishes, or ends as rejected |
 | after the directory, before its row | a directory that no row names | publishes it again |
@@ -24,15 +25,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from ttrl_client.types import CyclePhase, Learning, TenantSettings
+from ttrl_client.types import CyclePhase, Learning, StopRules, TenantSettings
 
 from adapters.batch import LearnerConfig
 from adapters.store import StepDirs
 from server.adaptation.learner import Checkpoint, Learner
 from server.adaptation.sampler import Policy
+from server.adaptation.stopping import EarlyStop, Measured, early_stop
 from server.adaptation.tools import Tools
 from server.config import Settings
 from server.db import cycles, steps, versions
@@ -46,11 +48,19 @@ STEP_NAME = re.compile(r"--c([0-9]+)-s[0-9]+(?:-f[0-9]+)?$")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a cycle has come."""
+    """How far a cycle has come. `path` has the weights that each step sampled from."""
 
     steps_done: int
     idle_steps: int  # in a row without an update, up to now
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint  # what goes on: the newest, or after an early stop the best
+    path: tuple[Checkpoint, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    stop: EarlyStop | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What belongs to the cycle's reasons, whatever the gate says."""
+        return () if self.stop is None else (self.stop.reason,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,8 @@ class Run:
     decision: str | None
     reasons: Sequence[str]
     candidate_version: int | None
+    # By fingerprint: how the model itself rewords prompts. Asked for once in a claim.
+    rewordings: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def step_dirs(self, step: int) -> StepDirs:
         """Where this claim writes a step."""
@@ -124,7 +136,9 @@ async def resume(tools: Tools, lease: Lease) -> Run:
         incumbent = identity_ref(tenant.name, tools.identity_dir)
     else:
         raise CycleError(f"parent: there is no version {number}")
-    return _run(tools, lease, cycle, tenant.name, incumbent, progress_of(done, incumbent))
+    rules = TenantSettings.model_validate(cycle.settings).learning.stop
+    progress = progress_of(done, incumbent, rules)
+    return _run(tools, lease, cycle, tenant.name, incumbent, progress)
 
 
 def _run(
@@ -178,8 +192,8 @@ def learner_config(settings: Settings, learning: Learning, *, seed: int) -> Lear
     )
 
 
-def progress_of(done: Sequence[CycleStep], incumbent: VersionRef) -> Progress:
-    """Where the stored steps have led."""
+def progress_of(done: Sequence[CycleStep], incumbent: VersionRef, rules: StopRules) -> Progress:
+    """Where the stored steps have led, and whether they stopped early."""
     start = Checkpoint(
         step=0,
         policy=Policy(incumbent.engine_name, incumbent.path),
@@ -192,17 +206,33 @@ def progress_of(done: Sequence[CycleStep], incumbent: VersionRef) -> Progress:
         if row.engine_name is not None and row.adapter_dir is not None:
             policy = Policy(row.engine_name, row.adapter_dir)
             checkpoint = Checkpoint(row.step, policy, row.adapter_dir, row.state_dir)
-        progress = advance(progress, checkpoint)
+        progress = advance(progress, checkpoint, row.metrics, rules)
     return progress
 
 
-def advance(progress: Progress, checkpoint: Checkpoint | None) -> Progress:
-    """One step further; None: the step made no update."""
-    if checkpoint is None:
-        return replace(
-            progress, steps_done=progress.steps_done + 1, idle_steps=progress.idle_steps + 1
-        )
-    return Progress(progress.steps_done + 1, 0, checkpoint)
+def advance(
+    progress: Progress,
+    made: Checkpoint | None,
+    metrics: Mapping[str, float],
+    rules: StopRules,
+) -> Progress:
+    """One step further; `made` is None where the step made no update. After an early stop, the best
+    weights are those that go on: all of the cycle's lie on disk until it ends.
+    """
+    path = (*progress.path, progress.checkpoint)
+    measured = (*progress.measured, Measured(progress.checkpoint.step, metrics))
+    stop = early_stop(measured, rules)
+    checkpoint = made or progress.checkpoint
+    if stop is not None:
+        checkpoint = next(taken for taken in path if taken.step == stop.best_step)
+    return Progress(
+        steps_done=progress.steps_done + 1,
+        idle_steps=0 if made else progress.idle_steps + 1,
+        checkpoint=checkpoint,
+        path=path,
+        measured=measured,
+        stop=stop,
+    )
 
 
 async def follow_orders(run: Run) -> None:

@@ -1,52 +1,41 @@
 """Groups: the samples of one prompt, its votes split over the prompt's phrasings.
 
 Prompts go to the engine as token ids made by its own chat template, so that what is sampled is what
-is trained on. Seeds are derived from the cycle's, the step, the prompt and the view: a step that is
-redone after a crash asks for the same samples.
+is trained on. Seeds are derived from the cycle's, the step, the prompt and the view, and sample k
+of a view has seed + k however the samples are spread over waves: a step that is redone after a
+crash asks for the same samples.
+
+The groups of a step may be drawn in waves (adapters.waves). Groups do not wait for each other:
+what one does not need, the others get sooner. The probe is always drawn whole, because the gate
+compares the same samples of two versions.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import count
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from time import perf_counter
 
 import structlog
+from ttrl_client.types import Learning
 
-from adapters.views import View, rephrase
-from server.adaptation.run import Run, follow_orders
+from adapters.waves import Rule, Stop, find_stop
+from server.adaptation.groups import Sample, SampledGroup
+from server.adaptation.judging import ballots_of
+from server.adaptation.phrasing import phrase
+from server.adaptation.run import Progress, Run
 from server.adaptation.sampler import Draw, Policy, all_of
+from server.adaptation.seats import Seats
+from server.adaptation.seeds import derive_seed
 from server.adaptation.selection import Messages, Prompt
-from server.engine.client import Completion
+from server.adaptation.served import served_votes
 from server.errors import BadRequest
 
+__all__ = ["Sample", "Sampled", "SampledGroup", "sample_groups", "sample_step", "split"]
+
 logger = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One sampled completion of one view of a prompt."""
-
-    view: int
-    prompt_ids: list[int]
-    completion: Completion
-
-    @property
-    def truncated(self) -> bool:
-        """Whether it was cut off at the token limit: such a sample neither votes nor teaches."""
-        return self.completion.finish_reason == "length"
-
-
-@dataclass(frozen=True, slots=True)
-class SampledGroup:
-    """A prompt with its samples; `refused` says that the engine would not take the prompt."""
-
-    prompt: Prompt
-    samples: tuple[Sample, ...]
-    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +47,36 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    prompt: int  # index
-    view: int
-    messages: Messages
-    draw: Draw
+class _Drawing:
+    """How the groups of one occasion are drawn."""
+
+    policy: Policy
+    seats: Seats
+    num_samples: int
+    occasion: str
+    wave: int | None = None  # None: all at once
+
+
+async def sample_step(run: Run, progress: Progress, prompts: Sequence[Prompt]) -> Sampled:
+    """The groups of the cycle's next step, from the newest weights, in waves where the tenant has
+    it so, with the answers that these very weights gave to users.
+
+    Raises:
+        CycleCancelled: somebody cancelled the cycle meanwhile.
+        EngineUnavailable: the engine stayed away.
+    """
+    learning = run.settings.learning
+    drawing = _Drawing(
+        policy=progress.checkpoint.policy,
+        seats=Seats(run),
+        num_samples=learning.samples_per_prompt,
+        occasion=f"step {progress.steps_done + 1}",
+        wave=learning.wave,
+    )
+    served: Mapping[str, tuple[str, ...]] = {}
+    if learning.served_votes and progress.checkpoint.step == 0:
+        served = await served_votes(run, prompts)
+    return await _sample(run, drawing, prompts, served)
 
 
 async def sample_groups(
@@ -75,56 +89,102 @@ async def sample_groups(
         CycleCancelled: somebody cancelled the cycle meanwhile.
         EngineUnavailable: the engine stayed away.
     """
+    return await _sample(run, _Drawing(policy, Seats(run), num_samples, occasion), prompts, {})
+
+
+async def _sample(
+    run: Run,
+    drawing: _Drawing,
+    prompts: Sequence[Prompt],
+    served: Mapping[str, tuple[str, ...]],
+) -> Sampled:
     started = perf_counter()
-    views = tuple(View(view.pattern, tuple(view.templates)) for view in run.settings.views)
-    asks = await asyncio.to_thread(_plan, run, prompts, views, num_samples, occasion)
-    pause = _checkpoint(run, every=run.tools.settings.background_requests)
-    seats = asyncio.Semaphore(run.tools.settings.background_requests)
-
-    async def answer(ask: _Ask) -> list[Sample] | None:
-        async with seats:
-            await pause()
-            return await _sample(run, policy, ask)
-
-    answers = await all_of(answer(ask) for ask in asks)
-    groups = tuple(
-        _group(prompt, [a for ask, a in zip(asks, answers, strict=True) if ask.prompt == index])
-        for index, prompt in enumerate(prompts)
+    phrasings = await phrase(run, drawing.seats, prompts, limit=drawing.num_samples)
+    groups = await all_of(
+        _sample_group(run, drawing, chats, SampledGroup(prompt, (), served=votes))
+        for prompt, chats in zip(prompts, phrasings, strict=True)
+        for votes in [served.get(prompt.query_id, ())]
     )
-    return Sampled(groups, perf_counter() - started)
+    return Sampled(tuple(groups), perf_counter() - started)
 
 
-def _checkpoint(run: Run, *, every: int) -> Callable[[], Awaitable[None]]:
-    """Looks for a cancellation once per so many requests: between waves."""
-    served = count()
+async def _sample_group(
+    run: Run, drawing: _Drawing, chats: Sequence[Messages], group: SampledGroup
+) -> SampledGroup:
+    """The group with its samples: one wave after the other until they are enough."""
+    remaining = split(drawing.num_samples, len(chats))
+    try:
+        for wave in waves(drawing.num_samples, len(chats), drawing.wave):
+            drawn = [
+                _draw(run, drawing, group.prompt, chat, view, wave[view])
+                for view, chat in enumerate(chats)
+            ]
+            samples = in_turn(await all_of(drawn))
+            group = replace(group, samples=(*group.samples, *samples))
+            remaining = [left - len(some) for left, some in zip(remaining, wave, strict=True)]
+            if any(remaining):
+                group = replace(group, stop=await _find_stop(run, group, remaining))
+            if group.stop is not None:
+                break
+    except BadRequest as error:
+        logger.info("prompt refused", cycle_id=run.lease.cycle_id, error=error.message)
+        return SampledGroup(group.prompt, (), refused=True)
+    return group
 
-    async def pause() -> None:
-        if next(served) % every == 0:
-            await follow_orders(run)
 
-    return pause
+async def _draw(
+    run: Run, drawing: _Drawing, prompt: Prompt, chat: Messages, view: int, wanted: range
+) -> list[Sample]:
+    """The samples of one view with these numbers."""
+    if not wanted:
+        return []
+    seed = derive_seed(run.seed, drawing.occasion, prompt.fingerprint, view)
+    draw = Draw(
+        n=len(wanted),
+        max_tokens=run.settings.learning.max_tokens,
+        temperature=run.settings.learning.temperature,
+        seed=seed + wanted.start,
+        cache_salt=run.cache_salt,
+    )
+    async with drawing.seats.take():
+        prompt_ids = await run.tools.sampler.tokenize(chat)
+        completions = await run.tools.sampler.sample(drawing.policy, prompt_ids, draw)
+    return [Sample(view, prompt_ids, completion) for completion in completions]
 
 
-def _plan(
-    run: Run, prompts: Sequence[Prompt], views: Sequence[View], num_samples: int, occasion: str
-) -> list[_Ask]:
-    learning = run.settings.learning
-    asks: list[_Ask] = []
-    for index, prompt in enumerate(prompts):
-        phrasings = rephrase(prompt.messages[-1]["content"], views)[:num_samples]
-        for view, (text, n) in enumerate(
-            zip(phrasings, split(num_samples, len(phrasings)), strict=True)
-        ):
-            draw = Draw(
-                n=n,
-                max_tokens=learning.max_tokens,
-                temperature=learning.temperature,
-                seed=derive_seed(run.seed, occasion, prompt.fingerprint, view),
-                cache_salt=run.cache_salt,
-            )
-            messages = [*prompt.messages[:-1], {"role": "user", "content": text}]
-            asks.append(_Ask(index, view, messages, draw))
-    return asks
+async def _find_stop(run: Run, group: SampledGroup, remaining: Sequence[int]) -> Stop | None:
+    """Whether the group has enough. Answers are compared, so a thread does it."""
+    rule = stop_rule(run.settings.learning)
+
+    def find() -> Stop | None:
+        ballots = ballots_of(group, run.tools.judge, run.settings.answer)
+        if run.settings.learning.estimator == "majority_strict":
+            ballots = [replace(ballot, answer=ballot.written) for ballot in ballots]
+        return find_stop(ballots, remaining, rule)
+
+    return await asyncio.to_thread(find)
+
+
+def stop_rule(learning: Learning) -> Rule:
+    """What a group needs before its sampling may end."""
+    return Rule(
+        confidence=learning.stop_confidence,
+        min_answers=learning.min_answers,
+        min_samples=learning.train_samples or learning.samples_per_prompt,
+        by_view=learning.estimator == "harmony",
+    )
+
+
+def waves(total: int, num_views: int, size: int | None) -> Iterator[list[range]]:
+    """Which samples of each view are drawn in the first wave, the second, ...: `size` a wave,
+    spread so that after every wave no view has more than one sample more than another.
+    """
+    have = [0] * num_views
+    step = size or total
+    for so_far in range(step, total + step, step):
+        want = split(min(so_far, total), num_views)
+        yield [range(start, stop) for start, stop in zip(have, want, strict=True)]
+        have = want
 
 
 def split(total: int, parts: int) -> list[int]:
@@ -133,24 +193,6 @@ def split(total: int, parts: int) -> list[int]:
     return [each + (index < extra) for index in range(parts)]
 
 
-def derive_seed(*parts: object) -> int:
-    """A seed in [0, 2**31) that depends on every part."""
-    return int.from_bytes(sha256(repr(parts).encode()).digest()[:4], "big") >> 1
-
-
-async def _sample(run: Run, policy: Policy, ask: _Ask) -> list[Sample] | None:
-    """The samples of one view; None where the engine refuses the prompt."""
-    try:
-        prompt_ids = await run.tools.sampler.tokenize(ask.messages)
-        completions = await run.tools.sampler.sample(policy, prompt_ids, ask.draw)
-    except BadRequest as error:
-        logger.info("prompt refused", cycle_id=run.lease.cycle_id, error=error.message)
-        return None
-    return [Sample(ask.view, prompt_ids, completion) for completion in completions]
-
-
-def _group(prompt: Prompt, answers: Sequence[list[Sample] | None]) -> SampledGroup:
-    samples = [sample for answer in answers if answer is not None for sample in answer]
-    if len(answers) != sum(answer is not None for answer in answers):
-        return SampledGroup(prompt, (), refused=True)
-    return SampledGroup(prompt, tuple(samples))
+def in_turn(views: Sequence[Sequence[Sample]]) -> list[Sample]:
+    """The first sample of every view, then the second, ..., so that any first K are spread too."""
+    return [sample for rank in zip_longest(*views) for sample in rank if sample is not None]

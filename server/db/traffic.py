@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
-from server.db.models import Cycle, Query, Tenant
+from server.db.models import Answer, Cycle, Query, Tenant
 
 CHUNK = 500  # ids in one IN list
 
@@ -22,6 +23,17 @@ class LoggedPrompt:
     query_id: str
     messages: list[Any]
     prompt_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedQuery:
+    """How a prompt was answered to a user."""
+
+    asked_as: str  # id of the query that stands for the prompt
+    messages: list[Any]
+    params: dict[str, Any]  # as asked
+    completion_tokens: int | None  # of all answers together
+    answers: list[tuple[str, str | None]]  # (text, finish reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,55 @@ async def load_prompts(
         for query_id, messages, prompt_tokens in rows:
             found[query_id] = LoggedPrompt(query_id, messages, prompt_tokens)
     return found
+
+
+async def served_queries(
+    session: AsyncSession, cycle_id: int, query_ids: Sequence[str], *, version: int, limit: int
+) -> list[ServedQuery]:
+    """The eligible queries that have the messages of one of `query_ids` and were answered by
+    `version` before the cycle began: the newest `limit` of each, newest first.
+    """
+    found: dict[tuple[str, str], ServedQuery] = {}
+    for start in range(0, len(query_ids), CHUNK):
+        newest = _served(cycle_id, query_ids[start : start + CHUNK], version).subquery()
+        rows = await session.execute(
+            select(newest.c.asked_as, Query, Answer.text, Answer.finish_reason)
+            .join(Query, Query.id == newest.c.id)
+            .join(Answer, Answer.query_id == Query.id)
+            .where(newest.c.age <= limit)
+            .order_by(newest.c.asked_as, newest.c.age, Answer.choice)
+        )
+        for asked_as, query, text, finish_reason in rows:
+            served = found.setdefault(
+                (asked_as, query.id),
+                ServedQuery(asked_as, query.prompt, query.params, query.completion_tokens, []),
+            )
+            served.answers.append((text, finish_reason))
+    return list(found.values())
+
+
+def _served(cycle_id: int, query_ids: Sequence[str], version: int) -> Select[str, str, Any]:
+    """(asked_as, id, age): queries with the same messages, numbered from the newest."""
+    asked = aliased(Query)
+    age = func.row_number().over(
+        partition_by=asked.id, order_by=(Query.created_at.desc(), Query.id)
+    )
+    return (
+        select(asked.id.label("asked_as"), Query.id.label("id"), age.label("age"))
+        .join(
+            Query, (Query.tenant_id == asked.tenant_id) & (Query.fingerprint == asked.fingerprint)
+        )
+        .join(Cycle, Cycle.tenant_id == asked.tenant_id)
+        .where(
+            Cycle.id == cycle_id,
+            asked.id.in_(query_ids),
+            Query.eligible,
+            Query.route == "chat",
+            Query.status == "ok",
+            Query.adapter_version == version,
+            Query.created_at < Cycle.started_at,
+        )
+    )
 
 
 async def count_refused(session: AsyncSession, tenant_id: int) -> dict[str, int]:

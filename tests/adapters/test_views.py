@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ttrl_client import types
 
-from adapters.views import MAX_PHRASING, MAX_PROMPT, InvalidView, View, canonical, check, rephrase
+from adapters.views import (
+    MAX_PHRASING,
+    MAX_PROMPT,
+    InvalidView,
+    View,
+    canonical,
+    check,
+    has_view,
+    instruct,
+    rephrase,
+)
 
 SUM = View(
     r"^(?:What is|Add|Compute) (?P<a>\d+) ?(?:\+|and|plus) ?(?P<b>\d+)\W?$",
@@ -131,3 +141,23 @@ def test_any_prompt_comes_first_and_nothing_comes_twice(prompt: str, templates: 
     phrasings = rephrase(prompt, [View(r"(?P<a>\w)(?P<b>\w)?", tuple(templates))])
     assert phrasings[0] == prompt
     assert len(set(phrasings)) == len(phrasings)
+
+
+def test_instructions_stand_in_front_of_a_chat_that_has_none() -> None:
+    chat = [{"role": "user", "content": "x"}]
+    assert instruct(chat, ["a", "b"]) == (
+        [{"role": "system", "content": "a"}, *chat],
+        [{"role": "system", "content": "b"}, *chat],
+    )
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_the_chats_own_system_message_is_not_replaced(role: str) -> None:
+    chat = [{"role": role, "content": "Be kind."}, {"role": "user", "content": "x"}]
+    assert instruct(chat, ["a"]) == ()
+
+
+def test_whether_a_prompt_has_a_view() -> None:
+    view = View(r"(?P<a>\d+)", ("{a}",))
+    assert has_view("what is 3?", [view])
+    assert not has_view("what is it?", [view])
