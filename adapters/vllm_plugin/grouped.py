@@ -1,8 +1,9 @@
 """LoRA for a batch of tokens, grouped by adapter.
 
-Rows with the same adapter are found once per engine step. Each slice of each layer then takes two
-matrix products per adapter in the batch, and rows without one (index -1) are not touched. Dtypes
-are those of the shipped operations: x A in float32, its product with B in the output's dtype.
+Rows with the same adapter are found once per engine step. Each layer then takes one product with A
+per adapter in the batch, for all slices of the layer together, and one with B per slice; rows
+without an adapter (index -1) are not touched, nor are layers that an adapter leaves as they are.
+Dtypes are those of the shipped operations: x A in float32, its product with B in the output's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+from adapters.vllm_plugin.prepared import Pair, PreparedWeights, matrix
 
 Rows = slice | Tensor  # a slice where the rows are neighbours: no copy is needed then
 Groups = list[tuple[int, Rows]]  # slot of the adapter, and its rows
@@ -28,12 +31,6 @@ def group_rows(slots: Tensor) -> Groups:
         else:
             groups.append((slot, torch.tensor(rows, device=slots.device)))
     return groups
-
-
-def matrix(stacked: Tensor, slot: int) -> Tensor:
-    """One adapter's matrix out of (slots, 1, outputs, inputs) or (slots, outputs, inputs)."""
-    weights = stacked[slot]
-    return weights[0] if weights.dim() == 3 else weights
 
 
 def shrink(x: Tensor, weights: Tensor, scale: float) -> Tensor:
@@ -62,6 +59,27 @@ def expand(y: Tensor, rows: Rows, x: Tensor, weights: Tensor, *, add: bool) -> N
         target[rows] = x @ weights.T
 
 
+def add_pair(
+    y: Tensor, rows: Rows, x: Tensor, pair: Pair, widths: tuple[int, ...], scale: float
+) -> None:
+    """y[rows] += x[rows] A B, slice by slice; a B may be wider than its slice, as in `expand`."""
+    shrunk = x[rows].float() @ pair.a
+    if scale != 1.0:
+        shrunk *= scale
+    shrunk = shrunk.to(y.dtype)
+    start = 0
+    for number, (b, width) in enumerate(zip(pair.b, widths, strict=True)):
+        part = shrunk if len(pair.b) == 1 else shrunk.narrow(1, number * pair.rank, pair.rank)
+        if b.size(1) > width:
+            b = b[:, :width]
+        end = start + b.size(1)
+        if isinstance(rows, slice):
+            y[rows, start:end].addmm_(part, b)
+        else:
+            y[:, start:end].index_add_(0, rows, part @ b)
+        start += width
+
+
 class GroupedPunicaWrapper(PunicaWrapperCPU):
     """The shipped wrapper with grouped operations; same arguments, same results for LoRA rows."""
 
@@ -69,6 +87,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         super().__init__(*args, **kwargs)
         self._token_groups: Groups = []
         self._sampler_groups: Groups = []
+        self._weights = PreparedWeights()
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Called by vLLM when the batch's adapters, or their slots, have changed."""
@@ -92,13 +111,9 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         x = x.view(-1, x.shape[-1])
         y = y.view(-1, y.shape[-1])
         for slot, rows in self._token_groups:
-            inputs = x[rows]
-            start = 0
-            for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-                shrunk = shrink(inputs, matrix(a, slot), scale)
-                target = y[:, start : start + width]
-                expand(target, rows, shrunk, matrix(b, slot), add=True)
-                start += width
+            pair = self._weights.pair(lora_a_stacked, lora_b_stacked, slot, y.dtype)
+            if pair is not None:
+                add_pair(y, rows, x, pair, output_slices, scale)
 
     def add_shrink(
         self,
@@ -157,8 +172,9 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         y = y.view(-1, y.shape[-1])
         x = x.view(-1, x.shape[-1])
         for slot, rows in self._sampler_groups:
-            shrunk = shrink(x[rows], matrix(lora_a_stacked, slot), scale)
-            expand(y, rows, shrunk, matrix(lora_b_stacked, slot), add=True)
+            pair = self._weights.pair((lora_a_stacked,), (lora_b_stacked,), slot, y.dtype)
+            if pair is not None:
+                add_pair(y, rows, x, pair, (y.size(1),), scale)
 
     def apply_lora_full_linear(
         self,

@@ -4,7 +4,7 @@ plainest loop, before it is put in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -66,4 +66,24 @@ def self_test() -> str | None:
                 return f"wrong numbers for a batch ({name}, prefill {is_prefill})"
             if not torch.equal(y[base], before):
                 return f"base rows changed in a batch ({name}, prefill {is_prefill})"
+    return _reload(a, b, random)
+
+
+def _reload(
+    a: tuple[Tensor, ...], b: tuple[Tensor, ...], random: Callable[..., Tensor]
+) -> str | None:
+    """Are new weights in an old slot seen, written as vLLM writes them?"""
+    ids = BATCHES["one adapter"]
+    wrapper = wrapper_for(ids, is_prefill=True)
+    x = random(len(ids), NUM_INPUTS)
+    slot = SLOT_IDS.index(ids[0])
+    for _ in range(2):
+        y = random(len(ids), sum(WIDTHS))
+        expected = reference(y, x, a, b, ids)
+        wrapper.add_lora_linear(y, x, a, b, 1.0, WIDTHS)
+        if not torch.allclose(y, expected, rtol=1e-4, atol=1e-5):
+            return "wrong numbers after an adapter has taken another's slot"
+        with torch.inference_mode():
+            b[0][slot] = 0
+            b[0][slot, 0, : WIDTHS[0], :RANK].copy_(random(WIDTHS[0], RANK))
     return None
