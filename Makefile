@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix unit engine bench-gateway lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-engine bench-gpu lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,12 @@ fix: setup ## format and mend what can be mended
 
 bench-gateway: setup ## the latency that the gateway adds, side by side with the engine alone
 	$(BIN)/python -m benchmarks.gateway
+
+bench-engine: setup ## sampling with an adapter on CPU, against the base model and vLLM as shipped
+	$(BIN)/python -m benchmarks.engine
+
+bench-gpu: setup ## time and memory of an update on a GPU; without one it only says so
+	$(BIN)/python -m benchmarks.gpu
 
 lock: ## compile requirements-cpu.lock anew
 	$(UV) pip compile -q $(TORCH) --python-version 3.11 --extra train --extra cpu --group dev --override overrides.txt \
