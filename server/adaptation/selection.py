@@ -22,6 +22,8 @@ import msgspec
 from ttrl_client.types import CyclePhase, TenantSettings
 
 from adapters.views import View, canonical
+from server.adaptation.prompt import Messages, Prompt
+from server.adaptation.ranking import History, rank
 from server.adaptation.run import Run
 from server.db import steps, traffic
 from server.db.cycles import update_fenced
@@ -30,18 +32,7 @@ from server.db.traffic import LoggedPrompt
 MAX_QUERIES = 20_000  # newest queries that are looked at
 BATCH = 200  # of them in memory at once
 MAX_CHARS = 65_536  # of one prompt
-
-Messages = list[dict[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A question as it was last asked."""
-
-    query_id: str
-    fingerprint: str
-    messages: Messages  # empty: erased from the log since it was selected
-    visits_left: int = 0  # updates that it may still take part in; 0 in the probe
+POOL = 4  # times as many candidates as are taken, where they are ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +66,22 @@ async def select_prompts(run: Run) -> Selection:
     candidates, visits = await _gather(run, newest)
     candidates.counts["duplicate"] += len(recent) - len(newest)
     candidates.counts.update(refused)
-    selection = choose(candidates, visits, run.settings, seed=run.seed)
+    history = await _history(run, candidates.train)
+    selection = choose(candidates, visits, run.settings, seed=run.seed, history=history)
     async with run.tools.database.transaction() as session:
         await update_fenced(
             session, run.lease, selection=_to_json(selection), phase=CyclePhase.BASELINE.value
         )
     return selection
+
+
+async def _history(run: Run, prompts: Sequence[Prompt]) -> History:
+    """What earlier groups of the prompts voted, where their order hangs on it."""
+    if run.settings.learning.prompt_order == "fresh":
+        return {}
+    fingerprints = [prompt.fingerprint for prompt in prompts]
+    async with run.tools.database.transaction(write=False) as session:
+        return await steps.label_history(session, run.lease.tenant_id, fingerprints)
 
 
 async def _gather(run: Run, newest: Sequence[str]) -> tuple[Candidates, dict[str, int]]:
@@ -105,11 +106,14 @@ async def _gather(run: Run, newest: Sequence[str]) -> tuple[Candidates, dict[str
 
 
 def is_full(candidates: Candidates, visits: Mapping[str, int], settings: TenantSettings) -> bool:
-    """Whether more candidates would only be left out."""
+    """Whether more candidates would only be left out, or make too large a pool to rank."""
     most = settings.learning.max_visits
+    wanted = settings.learning.max_prompts
+    if settings.learning.prompt_order != "fresh":
+        wanted *= POOL
     fresh = sum(visits.get(p.fingerprint, 0) < most for p in candidates.train)
     unseen = sum(not visits.get(p.fingerprint) for p in candidates.probe)
-    return fresh >= settings.learning.max_prompts and unseen >= settings.gate.probe_prompts
+    return fresh >= wanted and unseen >= settings.gate.probe_prompts
 
 
 def _newest_of_each(recent: Sequence[tuple[str, str]]) -> list[str]:
@@ -204,9 +208,16 @@ def in_probe(question: str, fraction: float) -> bool:
 
 
 def choose(
-    candidates: Candidates, visits: Mapping[str, int], settings: TenantSettings, *, seed: int
+    candidates: Candidates,
+    visits: Mapping[str, int],
+    settings: TenantSettings,
+    *,
+    seed: int,
+    history: History | None = None,
 ) -> Selection:
-    """Bound both sides, newest first, and shuffle what is trained on."""
+    """Bound both sides, newest first, and shuffle what is trained on; or bound what is trained on
+    in the order that the tenant wants, and keep it.
+    """
     counts = Counter(candidates.counts)
     # With a larger probe fraction than before, a prompt may change sides: what was trained on
     # proves nothing any more.
@@ -219,12 +230,14 @@ def choose(
         if (left := most - visits.get(p.fingerprint, 0)) > 0
     ]
     counts["over_max_visits"] += len(candidates.train) - len(fresh)
-    train = fresh[: settings.learning.max_prompts]
+    order = settings.learning.prompt_order
+    train = rank(fresh, history or {}, order)[: settings.learning.max_prompts]
     counts["over_max_prompts"] += len(fresh) - len(train)
     probe = unseen[: settings.gate.probe_prompts]
     counts["over_probe_prompts"] += len(unseen) - len(probe)
     counts["selected"], counts["probe"] = len(train), len(probe)
-    random.Random(seed).shuffle(train)
+    if order == "fresh":
+        random.Random(seed).shuffle(train)
     kept = {code: count for code, count in sorted(counts.items()) if count}
     return Selection(tuple(train), tuple(probe), kept, _shortage(train, probe, settings))
 

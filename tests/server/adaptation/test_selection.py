@@ -198,3 +198,59 @@ def test_seeds_depend_on_everything() -> None:
     assert len(seeds) == 4
     assert derive_seed(1, "a", 0) in seeds
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+HISTORY = {
+    "f0": [("1", 1.0), ("1", 1.0), ("1", 1.0)],
+    "f1": [("1", 0.5), ("2", 0.5), ("1", 0.6)],
+    "f2": [(None, 0.5), (None, 0.5), (None, 0.5)],
+    "f3": [("1", 0.2), ("1", 0.6), ("1", 0.9)],
+    "f5": [("1", 0.5)],
+}
+
+
+def ordered(order: str, **learning: Any) -> list[str]:
+    settings = settings_of(learning={"prompt_order": order, **learning})
+    candidates = Candidates(train=prompts(6), probe=prompts(9))
+    chosen = choose(candidates, {}, settings, seed=1, history=HISTORY)
+    return [prompt.fingerprint for prompt in chosen.prompts]
+
+
+def test_unseen_prompts_come_first_then_those_with_the_most_signal() -> None:
+    # f1 wavers around a half, f5 did once; f0 is unanimous, f2 never had a label.
+    assert ordered("variance") == ["f4", "f5", "f1", "f3", "f0", "f2"]
+
+
+def test_prompts_with_too_few_visits_for_an_impact_come_before_those_with_one() -> None:
+    found = ordered("impact")
+    assert found[:2] == ["f4", "f5"]
+    # Of the rest, f1 and f3 go with the mean curve; f0 was always right, f2 always without a label.
+    assert set(found[2:4]) == {"f1", "f3"}
+
+
+def test_the_order_decides_who_is_left_out() -> None:
+    assert ordered("variance", max_prompts=4) == ["f4", "f5", "f1", "f3"]
+
+
+def test_a_larger_pool_is_looked_at_where_prompts_are_ranked() -> None:
+    candidates = Candidates(train=prompts(10), probe=prompts(9))
+    fresh = settings_of(learning={"max_prompts": 5})
+    ranked = settings_of(learning={"max_prompts": 5, "prompt_order": "impact"})
+    assert is_full(candidates, {}, fresh)
+    assert not is_full(candidates, {}, ranked)
+    assert is_full(Candidates(train=prompts(20), probe=prompts(9)), {}, ranked)
+
+
+async def test_the_next_cycle_begins_with_what_is_still_uncertain(scene: Scene) -> None:
+    await scene.tenant()
+    first = await scene.run(settings_of(learning={"steps": 6}))
+    seen = {group.fingerprint: group for group in await scene.groups(first.id)}
+    settings = settings_of(learning={"steps": 20, "prompt_order": "variance"})
+    second = await scene.run(settings, seed=8)
+    assert second.selection is not None
+    order = [fingerprint for _, fingerprint, _ in second.selection["prompts"]]
+    unseen = [fingerprint for fingerprint in order if fingerprint not in seen]
+    assert order[: len(unseen)] == unseen
+    ratios = [seen[f].majority_ratio or 0 for f in order[len(unseen) :]]
+    assert len(ratios) > 1
+    assert [r * (1 - r) for r in ratios] == sorted((r * (1 - r) for r in ratios), reverse=True)
