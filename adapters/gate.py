@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
+from math import fsum, isfinite
 
 from adapters.quality import Interval, paired_difference
 from adapters.report import EvaluationReport
@@ -135,12 +135,20 @@ def _trusted_labels(incumbent: EvaluationReport, policy: GatePolicy) -> Iterator
 def _gain(
     candidate: EvaluationReport, incumbent: EvaluationReport, policy: GatePolicy
 ) -> Iterator[str]:
-    before, after = incumbent.label_agreement, candidate.label_agreement
-    missing = (*_share("label_agreement", before), *_share("label_agreement", after))
-    if missing:
-        yield missing[0]
-    elif before is not None and after is not None:
-        yield from _at_least("label_agreement_gain", after - before, policy.min_gain)
+    """On labelled prompts; where views back labels, on those only that have several views."""
+    backed = policy.min_view_agreement > 0
+    labelled = incumbent.agreements.keys()
+    prompts = sorted(labelled & incumbent.view_agreements.keys() if backed else labelled)
+    if len(prompts) < policy.min_probe_prompts:
+        yield f"labels: {len(prompts)} < {policy.min_probe_prompts}"
+    elif candidate.agreements.keys() != labelled:
+        yield f"agreements: of {len(candidate.agreements)} prompts, other ones than before"
+    else:
+        before = [incumbent.agreements[prompt] for prompt in prompts]
+        after = [candidate.agreements[prompt] for prompt in prompts]
+        broken = [reason for share in before + after for reason in _share("agreement", share)]
+        gain = fsum(after) / len(prompts) - fsum(before) / len(prompts)
+        yield from broken[:1] or _at_least("label_agreement_gain", gain, policy.min_gain)
 
 
 def _side_effects(

@@ -41,8 +41,13 @@ class EvaluationReport:
     flip_rate: float | None  # labelled prompts whose own vote is another one, or abstains
     kl: float | None  # to the base model, nats a token; measured elsewhere
     accuracy: float | None = None  # mean of `accuracies`; None where no truth is known
+    # By fingerprint, because the gate compares prompt by prompt:
     accuracies: dict[str, float] = field(default_factory=dict[str, float])
-    # share of right samples by fingerprint, of the prompts whose truth is known
+    # share of right samples, of prompts whose truth is known
+    agreements: dict[str, float] = field(default_factory=dict[str, float])
+    # share equal to the label, of labelled prompts
+    view_agreements: dict[str, float] = field(default_factory=dict[str, float])
+    # of prompts that were asked through several views
 
 
 def labels_of(
@@ -76,9 +81,9 @@ def report(
     votes = {fingerprint: _vote(samples, 1) for fingerprint, samples in asked.items()}
     everything = [sample for samples in asked.values() for sample in samples]
     labelled = {f: label for f in asked if (label := labels.get(f)) is not None}
-    agreements = [votes[f].shares.get(label, 0.0) for f, label in labelled.items()]
+    agreements = {f: votes[f].shares.get(label, 0.0) for f, label in labelled.items()}
     flips = [float(votes[f].label != label) for f, label in labelled.items()]
-    view_agreements = [v.view_agreement for v in votes.values() if v.view_agreement is not None]
+    views = {f: v.view_agreement for f, v in votes.items() if v.view_agreement is not None}
     answered = [float(_answer(sample) is not None) for sample in everything]
     known = {f: truths[f] for f in asked if f in truths} if truths else {}
     accuracies = {f: _share_of(asked[f], truth) for f, truth in known.items()}
@@ -86,8 +91,8 @@ def report(
         version=version,
         num_prompts=len(asked),
         num_samples=len(everything),
-        label_agreement=_mean(agreements),
-        view_agreement=_mean(view_agreements),
+        label_agreement=_mean(list(agreements.values())),
+        view_agreement=_mean(list(views.values())),
         majority_ratio=_mean([vote.majority_ratio for vote in votes.values()]),
         answer_rate=_mean(answered) or 0.0,
         mean_tokens=_mean([float(sample.num_tokens) for sample in everything]) or 0.0,
@@ -95,6 +100,8 @@ def report(
         kl=kl,
         accuracy=_mean(list(accuracies.values())),
         accuracies=accuracies,
+        agreements=agreements,
+        view_agreements=views,
     )
 
 

@@ -13,12 +13,21 @@ from ttrl_client.types import Gate
 from adapters.gate import GatePolicy, decide
 from adapters.report import EvaluationReport
 
+PROMPTS = [f"q{number}" for number in range(16)]
+
+
+def agreeing(share: float) -> dict[str, Any]:
+    """What a report says when each label has this share."""
+    return {"label_agreement": share, "agreements": dict.fromkeys(PROMPTS, share)}
+
+
 INCUMBENT = EvaluationReport(
     version="v0",
     num_prompts=16,
     num_samples=384,
-    label_agreement=0.40,
+    **agreeing(0.40),
     view_agreement=0.90,
+    view_agreements=dict.fromkeys(PROMPTS, 0.90),
     majority_ratio=0.45,
     answer_rate=0.98,
     mean_tokens=40.0,
@@ -26,7 +35,7 @@ INCUMBENT = EvaluationReport(
     kl=0.0,
 )
 CANDIDATE = replace(
-    INCUMBENT, version="v1", label_agreement=0.80, mean_tokens=44.0, flip_rate=0.05, kl=0.1
+    INCUMBENT, version="v1", **agreeing(0.80), mean_tokens=44.0, flip_rate=0.05, kl=0.1
 )
 POLICY = GatePolicy()
 ANY_FLOAT = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))
@@ -46,11 +55,11 @@ def test_a_better_candidate_is_promoted_without_reasons() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"label_agreement": 0.42}, "label_agreement_gain: 0.0200 < 0.0300"),
-        ({"label_agreement": 0.10}, "label_agreement_gain: -0.3000 < 0.0300"),
-        ({"label_agreement": None}, "label_agreement: missing"),
-        ({"label_agreement": nan}, "label_agreement: nan is not a number"),
-        ({"label_agreement": 1.5}, "label_agreement: 1.5000 is not a share"),
+        (agreeing(0.42), "label_agreement_gain: 0.0200 < 0.0300"),
+        (agreeing(0.10), "label_agreement_gain: -0.3000 < 0.0300"),
+        ({"agreements": {}}, "agreements: of 0 prompts, other ones than before"),
+        (agreeing(nan), "agreement: nan is not a number"),
+        (agreeing(1.5), "agreement: 1.5000 is not a share"),
         ({"flip_rate": 0.36}, "flip_rate: 0.3600 > 0.3500"),
         ({"flip_rate": None}, "flip_rate: missing"),
         ({"flip_rate": nan}, "flip_rate: nan is not a number"),
@@ -81,7 +90,8 @@ def test_a_candidate_that_fails_one_condition_is_rejected_for_it(
         ({"view_agreement": 0.21}, "view_agreement: 0.2100 < 0.7000"),
         ({"view_agreement": None}, "view_agreement: missing"),
         ({"view_agreement": nan}, "view_agreement: nan is not a number"),
-        ({"label_agreement": None}, "label_agreement: missing"),
+        ({"agreements": {}}, "labels: 0 < 8"),
+        ({"view_agreements": {"q0": 0.9}}, "labels: 1 < 8"),
         ({"mean_tokens": 0.0}, "mean_tokens: 44.0 against 0.0 is no evidence"),
     ],
 )
@@ -108,25 +118,50 @@ def test_too_small_a_probe_is_no_evidence() -> None:
 
 
 def test_every_condition_that_fails_is_named() -> None:
-    bad = replace(CANDIDATE, label_agreement=0.0, flip_rate=1.0, answer_rate=0.0, kl=9.0)
+    bad = replace(CANDIDATE, **agreeing(0.0), flip_rate=1.0, answer_rate=0.0, kl=9.0)
     assert len(decide(bad, INCUMBENT, POLICY).reasons) == 4
 
 
 def test_a_limit_that_is_met_exactly_is_met() -> None:
     exact = replace(
-        CANDIDATE, label_agreement=0.43, flip_rate=0.35, answer_rate=0.93, mean_tokens=80.0, kl=1.0
+        CANDIDATE,
+        **agreeing(0.43),
+        flip_rate=0.35,
+        answer_rate=0.93,
+        mean_tokens=80.0,
+        kl=1.0,
     )
     assert decide(exact, INCUMBENT, POLICY).promote
 
 
 def test_labels_without_views_are_trusted_only_on_request() -> None:
-    single = replace(INCUMBENT, view_agreement=None)
+    single = replace(INCUMBENT, view_agreement=None, view_agreements={})
     assert decide(CANDIDATE, single, replace(POLICY, min_view_agreement=0.0)).promote
-    assert not decide(CANDIDATE, single, POLICY).promote
+    assert decide(CANDIDATE, single, POLICY).reasons == (
+        "view_agreement: missing",
+        "labels: 0 < 8",
+    )
+
+
+def test_labels_without_views_back_no_gain_where_others_have_them() -> None:
+    """Else a few easy prompts with views would vouch for all the others."""
+    backed = dict.fromkeys(PROMPTS[:8], 0.9)
+    incumbent = replace(INCUMBENT, view_agreements=backed)
+    gains = {prompt: 0.4 if prompt in backed else 1.0 for prompt in PROMPTS}
+    decision = decide(replace(CANDIDATE, agreements=gains), incumbent, POLICY)
+    assert decision.reasons == ("label_agreement_gain: 0.0000 < 0.0300",)
+    few = replace(INCUMBENT, view_agreements=dict.fromkeys(PROMPTS[:7], 0.9))
+    assert decide(CANDIDATE, few, POLICY).reasons == ("labels: 7 < 8",)
+
+
+def test_two_probes_of_one_size_are_not_one_probe() -> None:
+    others = {f"r{number}": 0.8 for number in range(16)}
+    decision = decide(replace(CANDIDATE, agreements=others), INCUMBENT, POLICY)
+    assert decision.reasons == ("agreements: of 16 prompts, other ones than before",)
 
 
 def test_a_disabled_gate_says_so() -> None:
-    decision = decide(replace(CANDIDATE, label_agreement=0.0), INCUMBENT, GatePolicy(enabled=False))
+    decision = decide(replace(CANDIDATE, **agreeing(0.0)), INCUMBENT, GatePolicy(enabled=False))
     assert decision.promote
     assert decision.reasons == ("gate: disabled",)
 
@@ -148,7 +183,7 @@ def _knowing(
 ) -> tuple[EvaluationReport, EvaluationReport]:
     """Candidate and incumbent with these accuracies; whatever else says nothing for a gain."""
     names = [f"p{number}" for number in range(len(before))]
-    blind = replace(CANDIDATE, label_agreement=0.0, flip_rate=1.0)
+    blind = replace(CANDIDATE, **agreeing(0.0), flip_rate=1.0)
     return (
         replace(blind, accuracies=dict(zip(names, after, strict=True)), **changes),
         replace(INCUMBENT, accuracies=dict(zip(names, before, strict=True))),
@@ -162,7 +197,7 @@ def test_with_truths_accuracy_decides_and_votes_do_not() -> None:
     better = _knowing(BEFORE, [value + 0.2 for value in BEFORE])
     assert decide(*better, POLICY).reasons == ()
     candidate, incumbent = _knowing(BEFORE, [value - 0.05 for value in BEFORE])
-    sure = replace(candidate, label_agreement=1.0, flip_rate=0.0)
+    sure = replace(candidate, **agreeing(1.0), flip_rate=0.0)
     assert decide(sure, incumbent, POLICY).reasons == (
         "accuracy_gain: -0.0500 < 0.0000",
         "accuracy_gain_bound: -0.0500 < -0.0300",
@@ -190,7 +225,7 @@ def test_truths_excuse_no_collapse(changes: dict[str, Any], reason: str) -> None
 
 
 def test_few_truths_veto_and_do_not_decide() -> None:
-    candidate, incumbent = _knowing([0.5] * 8, [0.3] * 8, label_agreement=0.8, flip_rate=0.0)
+    candidate, incumbent = _knowing([0.5] * 8, [0.3] * 8, **agreeing(0.8), flip_rate=0.0)
     decision = decide(candidate, incumbent, POLICY)
     assert decision.reasons == ("accuracy_gain_bound: -0.2000 < -0.0300",)
     blind, incumbent = _knowing([0.5] * 8, [0.9] * 8)
@@ -198,7 +233,7 @@ def test_few_truths_veto_and_do_not_decide() -> None:
 
 
 def test_four_truths_say_nothing() -> None:
-    candidate, incumbent = _knowing([0.5] * 4, [0.3] * 4, label_agreement=0.8, flip_rate=0.0)
+    candidate, incumbent = _knowing([0.5] * 4, [0.3] * 4, **agreeing(0.8), flip_rate=0.0)
     assert decide(candidate, incumbent, POLICY).promote
     assert decide(candidate, incumbent, replace(POLICY, min_truths=0)).promote
 
@@ -237,10 +272,10 @@ def test_a_more_correct_candidate_is_never_worse_off(
     before, after = [b for b, _ in pairs], [a for _, a in pairs]
     better = [data.draw(st.floats(value, 1)) for value in after]
     policy = replace(POLICY, min_truths=data.draw(st.sampled_from([5, 16])))
-    agreeing = {"label_agreement": 0.8, "flip_rate": 0.0}
-    worse_is_in = decide(*_knowing(before, after, **agreeing), policy).promote
+    evidence = {**agreeing(0.8), "flip_rate": 0.0}
+    worse_is_in = decide(*_knowing(before, after, **evidence), policy).promote
     if worse_is_in:
-        assert decide(*_knowing(before, better, **agreeing), policy).promote
+        assert decide(*_knowing(before, better, **evidence), policy).promote
 
 
 @settings(max_examples=50)
@@ -254,7 +289,9 @@ def test_truths_promote_no_candidate_that_lost(pairs: list[tuple[float, float]])
 @given(
     st.fixed_dictionaries(
         {
-            "label_agreement": ANY_FLOAT,
+            "agreements": st.fixed_dictionaries(
+                {prompt: st.floats(allow_nan=True) for prompt in PROMPTS}
+            ),
             "view_agreement": ANY_FLOAT,
             "flip_rate": ANY_FLOAT,
             "kl": ANY_FLOAT,
@@ -268,7 +305,7 @@ def test_no_promotion_without_evidence_of_a_gain(changes: dict[str, Any]) -> Non
     decision = decide(candidate, INCUMBENT, POLICY)
     assert decision.promote == (not decision.reasons)
     if decision.promote:
-        assert candidate.label_agreement is not None
-        assert 0.42 < candidate.label_agreement <= 1.01
+        gains = [candidate.agreements[prompt] - 0.40 for prompt in PROMPTS]
+        assert 0.02 < sum(gains) / len(gains) <= 0.61
         assert candidate.kl is not None
         assert candidate.kl <= 1.01

@@ -41,6 +41,7 @@ def test_a_report_counts_agreement_with_the_incumbents_labels() -> None:
         mean_tokens=10.0,
         flip_rate=0.5,
         kl=0.25,
+        agreements={"p": 0.5, "q": 0.25},
     )
 
 
@@ -58,7 +59,9 @@ def test_prompts_with_several_views_tell_how_much_they_agree() -> None:
         "q": _said("a", "a", "b", views=[0, 1, 2]),
         "r": _said("a"),
     }
-    assert report("v1", probe, {}, kl=None).view_agreement == pytest.approx((1 + 1 / 3) / 2)
+    counted = report("v1", probe, {}, kl=None)
+    assert counted.view_agreement == pytest.approx((1 + 1 / 3) / 2)
+    assert counted.view_agreements == {"p": 1.0, "q": pytest.approx(1 / 3)}
 
 
 def test_a_candidate_that_abstains_has_flipped() -> None:
