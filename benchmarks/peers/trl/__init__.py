@@ -1,0 +1,1 @@
+"""TRL (Hugging Face), in the environment of `requirements.txt`."""
