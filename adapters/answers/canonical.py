@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from fractions import Fraction
 
 from adapters.answers.choices import choice_letter
 from adapters.answers.documents import canonical_document
+from adapters.answers.expressions import values
 from adapters.answers.labels import canonical_label
 from adapters.answers.latex import clean
 from adapters.answers.numbers import canonical_number, parse_number
@@ -28,9 +30,12 @@ _NAME = (
 )
 _ASSIGNED = re.compile(r"(?P<name>[a-zA-Z])\s*(?P<by>=|\\in(?![a-zA-Z]))(?P<value>[^=<>]*)")
 _NAMED = re.compile(rf"(?=[a-zA-Z\\|]){_NAME}{{1,12}}+=(?P<value>[^=<>]*)")
+_POINT = re.compile(r"\(\s*[a-zA-Z](?:_\w)?(?:\s*,\s*[a-zA-Z](?:_\w)?)+\s*\)\s*=(?P<value>[^=]*)")
+_PRODUCT = re.compile("[a-d]{2,3}|[u-z]{2,3}|mn|pq|qr|rs|st")  # of variables; no words
 _LETTER_THEN_TEXT = re.compile(
     r"(?:\\text\s*\{\s*)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])[).:])\s*\}?(?:\\?\s)[\s~]*\S"
 )
+_NAMED_OPTION = re.compile(r"(?:option|choice)\s*:?\s*\(?(?P<letter>[A-Ja-j])\)?", re.IGNORECASE)
 _ANY_LETTER = re.compile(r"(?<![\w(])\(?[A-J][).](?=\s)")
 _KEPT_SPACE = re.compile(r"(?<=[a-zA-Z])\s+(?=[a-zA-Z0-9])|(?<=[0-9])\s+(?=[0-9])")
 _SPACE = re.compile(r"\s+")
@@ -75,7 +80,7 @@ def canonical(answer: str, spec: AnswerSpec | AnswerKind) -> str | None:
         case "auto" | "math":
             return _of_formula(answer, with_options=spec.kind == "auto")
         case "number":
-            return canonical_number(_unassigned(clean(answer)))
+            return _of_number(_unassigned(clean(answer)))
         case "choice":
             return choice_letter(clean(answer))
         case "label":
@@ -98,6 +103,19 @@ def folded(text: str) -> str | None:
     return _EDGES.sub("", plain) or plain or None
 
 
+def _of_number(text: str) -> str | None:
+    r"""An exact number; also of `2^{10}` or `(\frac{1}{2})`, which are worth one."""
+    number = canonical_number(text)
+    if number is not None or re.search("[a-zA-Z%]", text.replace(r"\frac", "")):
+        return number
+    found = values(text)
+    if found is None or found.is_equation or abs(found.at[0].imag) > 0:
+        return None
+    rational = Fraction(found.at[0].real).limit_denominator(10**6)
+    near = abs(float(rational) - found.at[0].real) <= 1e-12 * abs(found.at[0].real)
+    return str(rational) if near else None
+
+
 def _of_formula(answer: str, *, with_options: bool) -> str | None:
     text = clean(answer)
     if not text:
@@ -116,6 +134,9 @@ def _option(text: str) -> str | None:
     """The option of `c`, `(C)`, `C) 12 eV`; not of a list of several."""
     if re.fullmatch(r"\(?[a-jA-J]\)?", text):
         return text.strip("()").upper()
+    named = _NAMED_OPTION.fullmatch(text)
+    if named is not None:
+        return named["letter"].upper()
     match = _LETTER_THEN_TEXT.match(text)
     if match is None or len(_ANY_LETTER.findall(text)) > 1:
         return None
@@ -131,6 +152,11 @@ def sequence(text: str) -> Sequence | None:
     if elements is None or len(elements) < 2:
         return None
     return Sequence(match["left"], match["right"], elements)
+
+
+def is_product(text: str) -> bool:
+    """Whether letters are a product of variables rather than a word: `xy`, `a b`."""
+    return _PRODUCT.fullmatch(text.replace(" ", "")) is not None
 
 
 def split(text: str, by: str = ",;") -> tuple[str, ...] | None:
@@ -158,6 +184,9 @@ def _unassigned(text: str) -> str:
         parts = split(value) or ()
         if match["by"] != "=" or (value and all(_is_plain(part) for part in parts)):
             return value
+    point = _POINT.fullmatch(text)
+    if point is not None:
+        return point["value"].strip()
     named = _NAMED.fullmatch(text)
     if named is not None and canonical_number(named["value"]) is not None:
         return named["value"].strip()
@@ -178,7 +207,7 @@ def _key(text: str, depth: int) -> str | None:
     if number is not None:
         return number
     words = _WORDS.fullmatch(text) or _WORDS.fullmatch(text.rstrip("!"))  # "No!", but not "n!"
-    if words and (len(words[0]) > 1 or words[0] == text):
+    if words and (len(words[0]) > 1 or words[0] == text) and not is_product(text):
         plain = words[0] if len(words[0]) == 1 else _SPACE.sub(" ", words[0]).casefold()
         return _SAME_WORDS.get(plain, plain)
     if depth > 0:

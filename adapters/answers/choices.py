@@ -17,7 +17,8 @@ _BEFORE = rf"(?:[\s*_:$`\"'“]|{_FACE}|\\\(|\\\[|(?:the\s+)?(?:option|choice|an
 _LETTER = r"(?:\(\s*(?P<round>[A-Za-z])\s*\)|\[(?P<square>[A-J])\]|(?P<bare>[A-Za-z])(?![\w'’]))"
 _CHOICE = re.compile(rf"{_BEFORE}{{0,8}}{_LETTER}(?P<rest>[^\n]{{0,60}})", re.IGNORECASE)
 _CLOSES = re.compile(
-    r"[\s*_$}`\"'”\\]*(?:[.,;:)\]!—–]|$|(?:because|since|as|for|with|which|and|due|-)\b|\\\))", re.I
+    r"[\s*_$}`\"'”\\]*(?:[.,;:)\]!—–]|$|(?:because|since|as|for|with|which|and|due)\b|-\s|\\\))",
+    re.I,
 )
 _ENDS = re.compile(r"[\s*_$}`\"'”.)]*$")
 _MARK = re.compile(
@@ -26,7 +27,7 @@ _MARK = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(  # "option C is correct", "C is the correct answer"
-    r"(?:\b(?:option|choice|answer|statement)\s+[*_(\[]{0,3}(?P<named>[A-Ja-j])[*_)\]]{0,3}"
+    r"(?:\b(?i:option|choice|answer|statement)\s+[*_(\[]{0,3}(?P<named>[A-Ja-j])[*_)\]]{0,3}"
     r"|(?<![\w'’])[*_(]{0,3}(?P<alone>[A-J])[*_)]{0,3})\s+is\s+(?:indeed\s+|therefore\s+)?"
     r"(?P<the>the\s+)?(?:most\s+|only\s+|best\s+|single\s+)?"
     r"(?:correct|right|true|best|accurate|appropriate|answer|valid)\b"

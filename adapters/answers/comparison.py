@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from adapters.answers.canonical import sequence, split
+from adapters.answers.canonical import is_product, sequence, split
 from adapters.answers.expressions import settle, values
 from adapters.answers.numbers import canonical_number
 
@@ -61,7 +61,7 @@ def _of_elements(first: str, second: str) -> Pairs | None:
         return None
     if _is_exact(first) and _is_exact(second):
         return None
-    if first.endswith("%") or second.endswith("%"):
+    if first.endswith("%") != second.endswith("%") or ("=" in first) != ("=" in second):
         return None
     equal = settle(first, second)
     if equal is None:
@@ -75,7 +75,8 @@ def _is_exact(key: str) -> bool:
 
 
 def _is_settled(key: str) -> bool:
-    return _WORDS.fullmatch(key) is not None or _BASED.fullmatch(key) is not None
+    words = _WORDS.fullmatch(key) is not None and not is_product(key)
+    return words or "'" in key or _BASED.fullmatch(key) is not None
 
 
 @lru_cache(maxsize=16_384)

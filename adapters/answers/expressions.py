@@ -293,10 +293,10 @@ class _Reader:
 
 
 def _sample(name: str, point: int) -> complex:
-    """An irrational value for a variable; the second point makes some of them negative."""
+    """An irrational value for a variable: small, then negative, then larger."""
     seed = sum(ord(char) * (index + 1) for index, char in enumerate(name))
-    value = 0.4 + (seed * math.sqrt(2) + (point + 1) * math.sqrt(7)) % 1.7
-    return complex(-value if point == 1 and seed % 2 else value)
+    value = (seed * math.sqrt(2) + (point + 1) * math.sqrt(7)) % 1.7
+    return complex((0.4 + value, -0.4 - value, 2.3 + value)[point])
 
 
 def _root(value: complex, degree: complex) -> complex:

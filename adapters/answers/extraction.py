@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from adapters.answers.canonical import canonical
 from adapters.answers.choices import choice_letter, marked_choice
 from adapters.answers.documents import document_answer
 from adapters.answers.final_part import LONG_TAIL, TAIL, final_part, tagged
@@ -17,7 +18,7 @@ from adapters.answers.latex import clean
 from adapters.answers.marks import boxed, emphasised, statements
 from adapters.answers.matches import match_answer
 from adapters.answers.numbers import canonical_number, is_unit, parse_number
-from adapters.answers.spec import AnswerKind, AnswerSpec, as_spec
+from adapters.answers.spec import MAX_ANSWER, AnswerKind, AnswerSpec, as_spec
 
 # What UTF-8 or PostgreSQL's text cannot hold, and no answer needs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -27,7 +28,7 @@ _NUMBER = (
 )
 _NUMBER_THEN_UNIT = re.compile(
     rf"(?P<number>{_NUMBER})(?P<percent>\s?\\?%|\s+percent\b)?"
-    r"(?P<unit>(?:[cmk]m|k?g|ml|°|\s?[$€£]|\s[^\W\d_]{1,20})?(?:\s[^\W\d_]{1,20}){0,7})[!)]?"
+    r"(?P<unit>(?:[cmk]m|k?g|ml|°|\s?[$€£]|\s[^\W\d_]{1,20})?(?:\s[^\W\d_]{1,20}){0,7})\)?"
 )
 _ONE_NUMBER = re.compile(
     r"(?<![\w.,/^\\])(?:\\?[$€£₹])?[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?\\?%)?(?![\w/^\\])"
@@ -44,22 +45,30 @@ _REASON = re.compile(
     r"|[,;]\s+(?:but|for|we|it|this|the|she|he|they|with|assuming|not)\b|\s\(|\s[-–—]\s(?=[A-Za-z])",
     re.IGNORECASE,
 )
+_CLAUSE = re.compile(
+    r",?\s+(?:because|since|so|where|when|after|if|given|which|obtained)\b", re.IGNORECASE
+)
 _RETRACTS = re.compile(r"(?:not|never|no\s+longer|unknown|unclear|wrong|incorrect|n't)\b", re.I)
 _COMMENT = re.compile(
     r"(?:correct|right|wrong|incorrect|valid|reasonable|consistent|verified|confirmed|helpful|clear"
-    r"|as|follows?|unique|complete|below|above|given|shown|obtained|known|ready|simple|obvious|here"
-    r"|between|from|either|neither|more|less|fewer|greater|at|this|that|these|it|in|boxed?|provided|let|we|i|you|to|the|a|an|now|found|calculated|step)\b",
+    r"|follows?|unique|complete|below|above|given|shown|obtained|known|ready|simple|obvious|here"
+    r"|between|from|either|neither|more|less|fewer|greater|this|that|these|boxed?|provided|let|now"
+    r"|found|calculated|step)\b|(?:a|an|the)$|(?:as|at|it|in|we|i|you|to|the|a|an)\s+[a-z]{2,}",
     re.IGNORECASE,
 )
 _NO_SINGLE = re.compile(
-    r"\b(?:pi|sqrt|root|squared|cubed|times|over|plus|minus|divided|million|billion|trillion"
+    r"\b(?:step|part|case|question|problem|pi|sqrt|root|squared|cubed|times|over|plus|minus|divided|million|billion|trillion"
     r"|thousand|hundred|dozen|half|third|thirds|quarter|quarters|more\s+than|less\s+than|at\s+least"
-    r"|at\s+most|up\s+to|between|or|not|no|n't|n’t|if|mod|base|percent|power|am|pm)\b|[=^*+:\\{]",
+    r"|at\s+most|up\s+to|between|or|not|no|n't|n’t|if|mod|base|percent|power|[ap]\.?m)\b|[=^*+:\\{]",
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(r"\b(?:or|and)\b|,\s|[<>≤≥]\s*$")
+_OPERATOR = re.compile(r"[-+*/^<>]|\\(?:times|cdot|div)")
+_VARIABLE = re.compile(r"(?<![a-zA-Z\\])(?!(?:of|is|to|in|at)\b)[a-zA-Z]{1,2}(?![a-zA-Z])")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
-_TEXT = re.compile(r"\\[a-zA-Z]*(?:text|rm|bf|it)[a-z]*\s*\{[^{}]*\}|\b(?:or|and)\b")
+_TEXT = re.compile(
+    r"\\(?:begin|end)\{\w+\}(?:\{\w+\})?|\\[a-zA-Z]*(?:text|rm|bf|it)[a-z]*\s*\{[^{}]*\}|\b(?:or|and)\b"
+)
 _LOOKS_LIKE_MATHS = re.compile(r"[\\^=_<>(\[|√π∞≤≥±]|\d")
 
 
@@ -119,7 +128,7 @@ def _number(text: str) -> str | None:
     box = boxed(text)
     if box is None:
         return _marked(text, prose=False)
-    return box if canonical_number(clean(box)) is not None else None
+    return box if canonical(box[:MAX_ANSWER], "number") is not None else None
 
 
 def _expression(text: str) -> str | None:
@@ -144,32 +153,45 @@ def _marked(text: str, *, prose: bool) -> str | None:
 
 def _leading_number(statement: str) -> str | None:
     """The number that a statement consists of, with some words of unit or of reason behind it."""
-    before, equals, value = statement.rpartition("=")
-    if equals and _SEVERAL.search(before):
-        return None
-    value = _plain(value)
-    for candidate in (value, _plain(_REASON.split(value, maxsplit=1)[0])):
-        match = _NUMBER_THEN_UNIT.fullmatch(candidate)
-        if match is not None and parse_number(match["number"].strip(" \\$€£₹")) is not None:
-            if not is_unit(match["unit"]):
-                continue
-            return match["number"].lstrip(" \\$€£₹").rstrip() + ("%" if match["percent"] else "")
-        if canonical_number(clean(candidate)) is not None:
-            return candidate
+    for part in (statement, _REASON.split(statement, maxsplit=1)[0]):
+        before, equals, value = part.rpartition("=")
+        if equals and not _is_computation(before):
+            continue
+        for candidate in (_plain(value), _plain(_REASON.split(value, maxsplit=1)[0])):
+            match = _NUMBER_THEN_UNIT.fullmatch(candidate)
+            number = match["number"].strip() if match is not None else ""
+            if match is not None and is_unit(match["unit"]) and _is_number(number):
+                return number.lstrip("\\$€£₹") + ("%" if match["percent"] else "")
+            if canonical_number(clean(candidate)) is not None:
+                return candidate
     return None
 
 
+def _is_number(text: str) -> bool:
+    return parse_number(text.strip(" \\$€£₹")) is not None
+
+
+def _is_computation(before: str) -> bool:
+    """Whether what stands before the last "=" has that value: `x`, `f(2)`, `3 * 6`, `x = 3 * 6`,
+    and not `2x + y` or `x = 2 or x`.
+    """
+    name, *steps = before.split("=")
+    named = not _OPERATOR.search(name)
+    letters = [_VARIABLE.search(part) for part in ((*steps,) if named else (name, *steps))]
+    return not any(letters) and not _SEVERAL.search(before)
+
+
 def _plain(value: str) -> str:
-    value = value.strip(" *_`\"'")
+    value = value.strip(' *_`"')
     if value.count("$") > 1 or value.endswith("$"):
         value = value.strip(" $")
-    return value.removeprefix(r"\(").removesuffix(r"\)").strip(" .")
+    return value.removeprefix(r"\(").removesuffix(r"\)").strip().rstrip(" .")
 
 
 def _formula(statement: str) -> str | None:
     """A statement that is a formula, or at most three words; prose is none."""
     shown = re.sub(r"(?<!\\)\$|\\[()]", "", statement)
-    for candidate in (shown, _REASON.split(shown, maxsplit=1)[0]):
+    for candidate in (_CLAUSE.split(shown, maxsplit=1)[0], shown):
         candidate = candidate.strip(" .,;*_`")
         words = _WORD.findall(_TEXT.sub("", candidate))
         if not candidate or _COMMENT.match(candidate):

@@ -21,6 +21,7 @@ _CLOSES = re.compile(
 _SPECIAL = re.compile(r"<\|\w{1,40}\|>|<｜[^｜\n]{1,40}｜>|</?s>|<eos>|<(?:end|start)_of_turn>")
 _TAG_OPENS = re.compile(r"<(?:final_?)?answer>", re.IGNORECASE)
 _TAG_CLOSES = re.compile(r"</(?:final_?)?answer>", re.IGNORECASE)
+_CALCULATED = re.compile(r"<<[^<>\n]{0,80}>>")  # GSM8K's notes to a calculator
 _ANSWERED = re.compile(r"\banswer\b[^\n]{0,40}?(?:is|:)|^####|boxed|^\W{0,4}A\W{0,3}:", re.M | re.I)
 _NEXT_QUESTION = re.compile(r"^\W{0,4}(?:Q|Question|Problem|User|Human)\b[ \d]{0,4}\W{0,3}:", re.M)
 
@@ -30,6 +31,7 @@ def final_part(text: str, tail: int = TAIL) -> str:
     end = text[-tail:]
     if "<" in text or "◁" in text:
         end = _without_thought(text, end)
+        end = _CALCULATED.sub("", end)
         end = next((part for part in _SPECIAL.split(end) if part.strip()), "")
     answered = _ANSWERED.search(end)
     further = _NEXT_QUESTION.search(end, answered.end()) if answered else None

@@ -23,7 +23,7 @@ _SYMBOLS = {
     "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}",
     "¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}", "⅙": r"\frac{1}{6}", "⅛": r"\frac{1}{8}",
     "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\x0c": r"\f",  # of a careless "\frac"
+    "。": ".", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\x0c": r"\f",  # of a careless "\frac"
 }  # fmt: skip
 _TRANSLATE = str.maketrans(_SYMBOLS)
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
@@ -42,6 +42,7 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\(?:{_FACES})(?=\s*\{{)", r"\\text"),
         (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|phantom\{\})"
          r"(?![a-zA-Z])\s*\.?", ""),
+        (r"\\text\s*\{\s*(\\?%)\s*\}", r"\1"),
         (r"\\(?:text)?color\s*\{[^{}]{0,40}\}", ""),
         (r",\s*\\!\s*", ","),
         (r"\\\\\s*$", ""),
@@ -63,11 +64,13 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\begin\{(?:[bB]|small)?(?:matrix|array)\}(?:\s*\{[lcr| ]{0,20}\})?",
          r"\\begin{pmatrix}"),
         (r"\\end\{(?:[bB]|small)?(?:matrix|array)\}", r"\\end{pmatrix}"),
+        (r"\\\\\s*\\end\{pmatrix\}", r"\\end{pmatrix}"),
         (r"(?<![\\a-zA-Z])sqrt\s*\(([^()]{1,80})\)", r"\\sqrt{\1}"),
         (r"(?<![\\a-zA-Z])(pi|infinity)(?![a-zA-Z])(?!\s+[a-zA-Z])", r"\\\1 "),
         (r"\\infinity", r"\\infty"),
         (r"\\sqrt\s*(?!\[)([0-9a-zA-Z])", r"\\sqrt{\1}"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
+        (r"\\frac\s+(\w)\s*(\w)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\w)\s*\{", r"\\frac{\1}{"),
         (r"\\frac\s*(\{[^{}]*\})\s*(\w)", r"\\frac\1{\2}"),
         (r"\\frac\s*(\d)\s*(\\?[a-zA-Z]+)", r"\\frac{\1}{\2}"),
@@ -86,6 +89,9 @@ _WRAPPERS = (
     (r"\(", r"\)"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$"), ("**", "**"), ("`", "`"),
     ('"', '"'), ("“", "”"), ("``", "''"),
 )  # fmt: skip
+_BRACKETED_MATRIX = re.compile(
+    r"[(\[]\s*(?P<matrix>\\begin\{pmatrix\}.*\\end\{pmatrix\})\s*[)\]]", re.DOTALL
+)
 _TEXT_ONLY = re.compile(r"\\text\s*\{([^{}]*)\}")
 _ANSWER_IS = re.compile(r"(?:\\text\s*\{)?\s*(?:final\s+)?answer\s*(?:is\b|:|=)\s*:?\s*\}?", re.I)
 _APPROXIMATE = re.compile(r"(?:\\approx(?![a-zA-Z])|\\simeq|\\sim(?![a-zA-Z])|=|:)\s*")
@@ -102,7 +108,7 @@ def clean(answer: str) -> str:
     previous = None
     while previous != text:
         previous = text
-        text = _unwrap(text.strip().rstrip(".,;: "))
+        text = _unwrap(text.strip().rstrip(".,;: \\"))
     return text
 
 
@@ -123,6 +129,9 @@ def _unwrap(text: str) -> str:
         return text[len(r"\boxed{") : -1]
     if text.startswith("{") and text.endswith("}") and "{" not in text[1:] and len(text) > 2:
         return text[1:-1]
+    match = _BRACKETED_MATRIX.fullmatch(text)
+    if match:
+        return match["matrix"]
     for prefix in (_ANSWER_IS, _APPROXIMATE):
         match = prefix.match(text)
         if match:

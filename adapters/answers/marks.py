@@ -19,7 +19,7 @@ _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$\\]{1,40}?)[.,;]?(?=[\s$\\]|$)")
 
 _DECORATION = r"[\s*_`\"'“”}]"
 _BRIDGE = (  # "the answer to this question is", "the answer we get is", "Answer (in cm):"
-    r"(?:\s+(?:to|of|for|in|here|then|therefore|thus|hence|that|we|you|i|obtained|as|expressed)\b"
+    r"(?:\s+(?:to|of|for|in|here|then|therefore|thus|hence|that|we|you|i|obtained)\b"
     r"[^.\n:=?!]{0,60}?|\s*\([^()\n]{0,30}\))?"
 )
 _VERB = (
@@ -28,8 +28,9 @@ _VERB = (
     r"|(?<=[*_`\"'”}])(?:is|are))(?!\w)|[=:：→⇒]|->|=>|\s[-–—](?=\s))"
 )
 _MARK = re.compile(
-    rf"(?:\b(?:answers?|ans|final\s+(?:result|value|solution))\b\.?{_BRIDGE}{_DECORATION}{{0,4}}?"
+    rf"(?:(?<![^\W_])(?:answers?|ans|final\s+(?:result|solution))(?![^\W_])\.?{_BRIDGE}{_DECORATION}{{0,4}}?"
     rf"{_VERB}"
+    r"|\bans\.(?=\s)"
     r"|答案\s*(?:应该|应|就)?\s*(?:是|为|選|选|：|:)+|答\s*[:：]|答えは|答え\s*[:：]|정답은|정답\s*:|답은"
     r"|\b(?:respuesta|réponse|antwort|resposta|risposta|ответ)(?:\s(?:final\w*|correct\w*))?"
     r"\s{0,2}(?:es|est|ist|lautet|é|è)?\b(?:\*\*)?\s*:?)",
@@ -39,7 +40,7 @@ _HEADING = re.compile(  # possessive, or a line of blanks costs its square
     r"^[ \t]*+(?:#{1,6}[ \t]*+)?(?:\*\*|__)?(?:final[ \t]++)?answer[ \t]*+:?(?:\*\*|__)?[ \t]*+$",
     re.IGNORECASE | re.MULTILINE,
 )
-_HASHES = re.compile(r"^#{4}[ \t]*(?=[-+−$€£₹\\(\d.*]|[A-J]\W*$)", re.MULTILINE)
+_HASHES = re.compile(r"^#{4}[ \t]*(?=[-+−$€£₹\\(\d.*]|[A-J]\W*$|[^\n]{1,200}\s*\Z)", re.MULTILINE)
 _A_LINE = re.compile(r"^[ \t*_]{0,4}A(?:ns)?[*_]{0,2}[ \t]?:", re.MULTILINE | re.IGNORECASE)
 _B_LINE = re.compile(r"^[ \t*_(]{0,4}B[*_)]{0,3}[ \t]?[:.)]", re.MULTILINE)
 
@@ -49,7 +50,7 @@ _DISPLAY = re.compile(
     r"|\$(?![\s$])(?P<single>[^$\n]{0,510}[^$\s\\])\$(?!\d)",
     re.DOTALL,
 )
-_SENTENCE = re.compile(r"(?:[^\n.!?]|[.!?](?![\s*_\"')$]|\\[)\]]|$)|(?<=\d)!)*[.!?]?")
+_SENTENCE = re.compile(r"(?:\\[^\n]|[^\n.!?\\]|[.!?](?![\s*_\"')$]|\\[)\]]|$)|(?<=\d)!)*[.!?]?")
 _GOES_ON = re.compile(r"\s*(?:,|;|or\b|and\b|,\s*(?:or|and)\b)\s*(?:\$|\\\(|[a-zA-Z]\s*=)")
 _BOLD = re.compile(r"(?:\*\*|__)(?P<bold>[^*_\n]{1,200})(?:\*\*|__)")
 _AROUND_BOLD = re.compile(r"[^\n]{0,300}\.[\s*_)\"']*$")
@@ -115,4 +116,5 @@ def _statement(rest: str) -> str:
         return f"{inner.strip()}?" if behind.strip(" *_").startswith("?") else inner.strip()
     sentence = _SENTENCE.match(rest)
     statement = sentence[0] if sentence is not None else ""
-    return statement.strip(" \t\r").rstrip("*_`\"'” \t").removesuffix(".").strip(" \t*_`\"'“”")
+    statement = statement.strip(" \t\r").rstrip("*_`\"'” \t").rstrip("。!").removesuffix(".")
+    return statement.strip(' \t*_`"“”').removesuffix(".")

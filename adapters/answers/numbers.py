@@ -61,7 +61,7 @@ _CURRENCY = re.compile(
 _CURRENCY_BEHIND = re.compile(r"(?<=\d)\s*(?:\\?\$|[€£¥₹₩])$")
 _UNIT = re.compile(
     r"(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?\b)?\s*"
-    r"(?P<words>(?:\\text\s*\{[^{}]*\}|[a-zA-Z.]|\\[,;: ]|[\s~]"
+    r"(?P<words>(?:\\text\s*\{(?:[^{}]|\{[^{}]*\})*\}|[a-zA-Z.]|\\[,;: ]|[\s~]"
     r"|(?<=[a-zA-Z}])\s?(?:/|\\cdot)\s?(?=[a-zA-Z\\])"
     r"|(?<=[a-zA-Z}])\^\s*(?:\d|[-+]\d|\{\s*[-+]?\d\s*\}))*)$"
 )
@@ -69,8 +69,9 @@ _LETTERS = re.compile(r"[a-zA-Z][a-zA-Z.]*")
 _SHORT_UNITS = frozenset(("m", "g", "s", "h", "N", "J", "W", "V", "K", "C", "F", "L", "T", "A"))
 _ATTACHED_UNITS = frozenset(("cm", "mm", "km", "kg", "mg", "ml", "ft", "mph", "m/s", "km/h", "eV"))
 _NOT_UNITS = re.compile(
-    "pi|sqrt|sin|cos|tan|log|ln|exp|infinity|inf|over|plus|minus|times|divided|or|and|to|by|mod|"
-    "base|choose|hundred|thousand|million|billion|trillion|dozen|half|third|quarter|am|pm|"
+    r"pi|sqrt|sin|cos|tan|log|ln|exp|infinity|inf|over|plus|minus|times|divided|or|and|to|by|mod|"
+    "base|choose|hundred|thousand|million|billion|trillion|dozen|half|halves|thirds?|quarters?|"
+    r"fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|am|pm|"
     r"a\.m\.?|p\.m\.?|bc|ad|not|no|if|when|where|remainder|factorial|squared|cubed",
     re.IGNORECASE,
 )
@@ -181,23 +182,26 @@ def _parse_magnitude(text: str) -> Fraction | None:
 
 
 def _parse_words(text: str) -> Fraction | None:
-    """`eighteen`, `twenty-five`, `three hundred twelve`; None for words that are no number."""
+    """`eighteen`, `twenty-five dollars`, `three hundred twelve`; None for other words."""
     if _WORD_NUMBER.fullmatch(text) is None:
         return None
     total = current = 0
-    for word in re.split(r"[\s-]+", text.lower()):
+    words = re.split(r"[\s-]+", text.lower())
+    for place, word in enumerate(words):
         value = _WORD_VALUES.get(word)
         if value is not None:
             room = 100 if current % 100 == 0 else 10 if current % 10 == 0 else 0
-            if value >= room and value > 0 or (value == 0 and text.lower() != "zero"):
+            if place > 0 and not 0 < value < room:
                 return None
             current += value
-        elif word in _MAGNITUDES and 0 < current < 100 * (10 if word != "hundred" else 1):
+        elif word in _MAGNITUDES and 0 < current < 1000:
             current *= _MAGNITUDES[word]
             if word != "hundred":
                 total, current = total + current, 0
-        else:
+        elif place == 0 or not is_unit(" ".join(words[place:])):
             return None
+        else:
+            break
     return Fraction(total + current)
 
 
