@@ -61,8 +61,8 @@ class Upstream:
         """The engine's answer, its status 200, open for reading. Leaving the block early closes the
         connection, which stops the generation.
 
-        An engine that cannot be reached is passed over for another; one that has lost the version
-        gets it back, once.
+        An engine that cannot be reached, or fails and is not well, is passed over for another; one
+        that has lost the version gets it back, once.
 
         Raises:
             EngineUnavailable: no engine can be reached.
@@ -83,6 +83,12 @@ class Upstream:
                     if response.status == 200:
                         yield response
                         return
+                    if response.status >= 500 and not await engine.client.healthy():
+                        # What a dying engine says of a request is about itself.
+                        self._pool.set_state(engine, "away")
+                        tried.add(engine)
+                        engine = self._pick(tried)
+                        continue
                     if response.status != 404 or not may_reload:
                         raise await _refusal(response, version)
                 except aiohttp.ClientError as error:

@@ -116,6 +116,27 @@ async def test_the_engines_errors(stack: Stack, engine_says: int, status: int, c
     assert await stack.queries() == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_dying_engine_says_is_about_itself(stack: Stack, stream: bool):
+    stack.fake.script(CHAT, Fault(status=500, message="something broke"))
+    stack.fake.script("/health", Fault(status=503))
+    status, code, headers = await ask(stack, stream=stream)
+    assert (status, code) == (503, "engine_unavailable")
+    assert "retry-after" in headers
+    assert stack.deps.pool.engines[0].state == "away"
+
+
+async def test_another_engine_answers_when_one_is_dying(tmp_path: Path):
+    async with running(tmp_path, num_engines=2) as stack:
+        dying, here = stack.deps.pool.engines
+        here.in_flight = 100  # the other one is asked first
+        stack.fakes[0].script(CHAT, Fault(status=500, message="something broke"))
+        stack.fakes[0].script("/health", Fault(status=503))
+        assert (await ask(stack))[0] == 200
+        assert dying.state == "away"
+        assert len(stack.fakes[1].received(CHAT)) == 1
+
+
 def test_an_engine_whose_core_died_is_away():
     body = b'{"error":{"message":"EngineCore encountered an issue.","code":500}}'
     assert engine_error(500, body, hidden={}).status_code == 503
