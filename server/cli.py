@@ -1,9 +1,10 @@
-"""The `ttrl-server` command: serve, worker, engine, migrate, health."""
+"""The `ttrl-server` command: serve, worker, engine, migrate, health, vote."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Annotated
 
 import httpx
@@ -11,6 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
+from ttrl_client.types import AnswerKind, Estimator
 
 from server.config import Settings
 from server.errors import ConfigurationError
@@ -106,6 +108,46 @@ def health(
         stderr.print(f"{target}: {error}")
         healthy = False
     raise typer.Exit(0 if healthy else 1)
+
+
+@cli.command()
+def vote(
+    file: Annotated[Path, typer.Argument(help="Groups of responses as JSON lines; - is stdin.")],
+    answer: Annotated[AnswerKind, typer.Option(help="Kind of answer to vote on.")] = "auto",
+    label: Annotated[
+        list[str] | None, typer.Option(help="label: one that may be answered; repeat it.")
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option(help="json: dotted path; default: the whole document.")
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="regex: its last match is the answer.")
+    ] = None,
+    entry_point: Annotated[
+        str | None, typer.Option(help="python: a name in the group ttrl.answers.")
+    ] = None,
+    estimator: Annotated[
+        Estimator, typer.Option(help="How votes become labels and rewards.")
+    ] = "majority",
+    min_answers: Annotated[int, typer.Option(min=1, help="Fewer answers than this: no label.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="Default: stdout.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad line.")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Judge processes.")] = 2,
+) -> None:
+    """Vote on groups of responses offline: see the pseudo-labels of your own data.
+
+    A line in: {"id", "responses": [...], "ground_truth"?}. A line out: {"id", "label",
+    "majority_ratio", "rewards": [...], "answers": [...], "label_correct"?}. Totals go to stderr.
+    """
+    from adapters.answers import AnswerSpec
+    from server.vote import VoteRules, run_vote
+
+    try:
+        spec = AnswerSpec(answer, tuple(label or ()), field, pattern, entry_point)
+        rules = VoteRules(spec, estimator, min_answers)
+    except ValueError as error:
+        raise ConfigurationError(f"vote: {error}") from None
+    raise typer.Exit(run_vote(file, rules, stderr, output=output, strict=strict, workers=workers))
 
 
 def main() -> None:

@@ -69,9 +69,17 @@ class Equivalence:
         for pool in pools:
             pool.close()
 
-    def warm_up(self) -> None:
-        """Start the judges now; each takes seconds. Raises JudgeFailed if one does not start."""
-        self._judges.start()
+    def prepare(self, spec: AnswerSpec | AnswerKind) -> None:
+        """Start the processes that this kind may need now; each takes seconds.
+
+        Raises:
+            JudgeFailed: one does not start.
+        """
+        spec = as_spec(spec)
+        if spec.has_algebra:
+            self._judges.start()
+        elif spec.kind == "python":
+            self._pool_of(spec.entry_point or "").start()
 
     def extract(self, texts: Sequence[str], spec: AnswerSpec | AnswerKind) -> list[str | None]:
         """The final answer of each text, as `adapters.answers.extract` finds it; for the kind

@@ -6,7 +6,7 @@ runs out of it finds nothing.
 
 from __future__ import annotations
 
-from adapters.pattern import Steps, UnsupportedPattern, compile_pattern
+from adapters.pattern import Steps, compile_pattern
 
 MAX_STEPS = 1_000_000  # of the matcher for one response: some 0.4 s
 ANSWER = "answer"
@@ -15,12 +15,12 @@ ANSWER = "answer"
 def match_answer(text: str, pattern: str) -> str | None:
     """The group `answer` of the last match that is not blank, else its first group, else all of it.
 
-    None without a match, and for a pattern that the matcher does not support.
+    None without a match.
+
+    Raises:
+        UnsupportedPattern: the matcher does not support it; `AnswerSpec` refuses it before.
     """
-    try:
-        compiled = compile_pattern(pattern)
-    except UnsupportedPattern:
-        return None
+    compiled = compile_pattern(pattern)
     group = compiled.groups.get(ANSWER, min(1, compiled.num_groups))
     found = None
     for match in compiled.finditer(text, Steps(MAX_STEPS)):

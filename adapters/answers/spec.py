@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from adapters.pattern import compile_pattern
+
 AnswerKind = Literal["auto", "math", "number", "choice", "label", "json", "regex", "text", "python"]
 
 MAX_ANSWER = 512  # characters; a longer formula, number or option is none
@@ -16,7 +18,7 @@ class AnswerSpec:
     """A kind of answer with its options; the fields beyond `kind` are for the kind they name.
 
     Raises:
-        ValueError: the option that the kind needs is missing.
+        ValueError: the option that the kind needs is missing, or the pattern is not supported.
     """
 
     kind: AnswerKind
@@ -29,6 +31,8 @@ class AnswerSpec:
         needed = {"label": "labels", "regex": "pattern", "python": "entry_point"}.get(self.kind)
         if needed is not None and not getattr(self, needed):
             raise ValueError(f"answer kind {self.kind!r} needs {needed}")
+        if self.kind == "regex" and self.pattern is not None:
+            compile_pattern(self.pattern)
 
     @property
     def longest(self) -> int:

@@ -1,13 +1,14 @@
 r"""The published extraction in kind, for the strict vote only: the strings that TTRL's code counts.
 
 It differs from ours in what it lets vote (PRIME-RL/TTRL, verl/utils/reward_score/ttrl, read at
-3e2cc93; nothing is copied): what stands behind the last "boxed", closed or not; else behind the last
-"he answer is"; else the last number of the text, whatever it counts. Of options it takes the last
-letter A to D that stands alone in any case, so the article "a" votes for A. Strings are cleaned and
-then compared as they are: `\frac{1}{2}` and `0.5` are two answers.
+3e2cc93; nothing is copied): what stands behind the last "boxed", closed or not; else behind the
+last "he answer is"; else the last number of the text, whatever it counts. Of options it takes the
+last letter A to D that stands alone in any case, so the article "a" votes for A. Strings are
+cleaned and then compared as they are: `\frac{1}{2}` and `0.5` are two answers.
 
-Deviations: a response in which nothing is found does not vote (there, the empty string does, and can
-win); the words of unit that are dropped are those that come up, not all 130; answers are bounded.
+Deviations: a response in which nothing is found does not vote (there, the empty string does, and
+can win); the words of unit that are dropped are those that come up, not all 130; answers are
+bounded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import re
 from adapters.answers.final_part import LONG_TAIL
 from adapters.answers.numbers import parse_number
 from adapters.answers.spec import MAX_ANSWER, AnswerSpec
+
+READ_STRICTLY = frozenset(("auto", "math", "number", "choice"))  # the published code has no other
 
 _NUMBER = re.compile(r"-?\d{0,400}\.?\d{1,400}")
 _OPTION = re.compile(r"\b[A-D]\b")
@@ -78,10 +81,10 @@ def strict_answer(text: str, spec: AnswerSpec) -> str | None:
         spec: `choice` is read as options, `auto`, `math` and `number` as mathematics.
 
     Raises:
-        ValueError: another kind: the published code has no other.
+        ValueError: another kind than those of `READ_STRICTLY`.
     """
-    if spec.kind not in ("auto", "math", "number", "choice"):
-        raise ValueError(f"answer kind {spec.kind!r}: the published code reads mathematics only")
+    if spec.kind not in READ_STRICTLY:
+        raise ValueError(f"answer kind {spec.kind!r}: the published code has none such")
     text = text[-LONG_TAIL:]
     answer = _option(text) if spec.kind == "choice" else _cleaned(_found(text))
     return answer if 0 < len(answer) <= MAX_ANSWER and not _UNSTORABLE.search(answer) else None

@@ -16,7 +16,9 @@ from ttrl_client.types._cycles import (
 )
 from ttrl_client.types._queries import Answer, Query
 from ttrl_client.types._settings import (
+    AnswerKind,
     AnswerOptions,
+    Estimator,
     Gate,
     Learning,
     Schedule,
@@ -39,7 +41,9 @@ from ttrl_client.types._tenants import (
 from ttrl_client.types._versions import MAX_VERSION, Promotion, Rollback, Swap, Version
 
 __all__ = [
+    "AnswerKind",
     "AnswerOptions",
+    "Estimator",
     "StopRules",
     "ACTIVE",
     "Answer",
