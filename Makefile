@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 LOCK ?= requirements-cpu.lock
 UV := $(BIN)/uv
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+TRL := var/envs/trl
 # The CPU build of torch comes from a folder of wheels where one is named, else from torch's own index.
 TORCH := $(if $(findstring gpu,$(LOCK)),,$(if $(strip $(UV_FIND_LINKS)),,--torch-backend cpu))
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-engine bench-gpu lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-engine bench-learner bench-gpu lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,6 +58,14 @@ bench-gateway: setup ## the latency that the gateway adds, side by side with the
 
 bench-engine: setup ## sampling with an adapter on CPU, against the base model and vLLM as shipped
 	$(BIN)/python -m benchmarks.engine
+
+bench-learner: setup $(TRL)/.ready ## what learning costs, against TRL's GRPOTrainer in an environment of its own (an hour)
+	$(BIN)/python -m benchmarks.learner
+
+$(TRL)/.ready: benchmarks/peers/trl/requirements.txt $(VENV)/.ready
+	test -x $(TRL)/bin/python || $(UV) venv -q --python $(BIN)/python $(TRL)
+	$(UV) pip sync -q $(TORCH) --python $(TRL)/bin/python $<
+	@touch $@
 
 bench-gpu: setup ## time and memory of an update on a GPU; without one it only says so
 	$(BIN)/python -m benchmarks.gpu

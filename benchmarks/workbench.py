@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,29 @@ class Workbench:
     start: Policy  # version 0
 
 
+def make_trainer(settings: Settings) -> TrainerProcess:
+    """As the worker makes it, but for its niceness."""
+    threads = settings.trainer_threads
+    return TrainerProcess(
+        trainer_command(settings), threads=threads, nice=0, timeout_s=TRAINER_TIMEOUT_S
+    )
+
+
 @asynccontextmanager
-async def workbench(data_dir: Path, *, num_trainers: int) -> AsyncGenerator[Workbench]:
+async def workbench(
+    data_dir: Path,
+    *,
+    num_trainers: int,
+    trainer_threads: int = 1,
+    make: Callable[[Settings], TrainerProcess] = make_trainer,
+) -> AsyncGenerator[Workbench]:
     """Start everything on the bundled model, and end it with the block."""
-    settings = Settings(data_dir=data_dir, engine_max_loras=8, engine_max_cpu_loras=64)
+    settings = Settings(
+        data_dir=data_dir,
+        engine_max_loras=8,
+        engine_max_cpu_loras=64,
+        trainer_threads=trainer_threads,
+    )
     async with AsyncExitStack() as stack:
         judge = stack.enter_context(Equivalence())
         engine = EngineSupervisor(settings)
@@ -43,13 +62,9 @@ async def workbench(data_dir: Path, *, num_trainers: int) -> AsyncGenerator[Work
         await pool.start()
         stack.push_async_callback(pool.stop)
         sampler = Sampler(pool, patience_s=PATIENCE_S)
-        trainers = [_trainer(settings) for _ in range(num_trainers)]
+        trainers = [make(settings) for _ in range(num_trainers)]
         for trainer in trainers:
             stack.push_async_callback(trainer.stop)
         start = Policy("identity", str(identity))
         await sampler.load(start)
         yield Workbench(sampler, tuple(trainers), judge, start)
-
-
-def _trainer(settings: Settings) -> TrainerProcess:
-    return TrainerProcess(trainer_command(settings), threads=1, nice=0, timeout_s=TRAINER_TIMEOUT_S)

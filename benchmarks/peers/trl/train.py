@@ -16,7 +16,7 @@ import re
 import resource
 from collections import Counter
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -96,6 +96,7 @@ class TimedTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         self.memory = Memory()
         self.sampling_s = 0.0
+        self.sampled_cpu_s = 0.0  # processor time of the process when it had sampled
         self.sampling_mib = 0.0
         self.num_tokens = 0
         self._batches = batches
@@ -110,6 +111,7 @@ class TimedTrainer(GRPOTrainer):
         if self._batches is not None:
             self._write(made, self._batches)
         self.memory.reset()
+        self.sampled_cpu_s = process_time()
         return made
 
     def _write(self, made: Any, folder: Path) -> None:
@@ -158,6 +160,7 @@ class Clock(TrainerCallback):
             seconds=seconds,
             sampling_s=trainer.sampling_s,
             update_s=seconds - trainer.sampling_s,
+            update_cpu_s=process_time() - trainer.sampled_cpu_s,
             num_tokens=trainer.num_tokens,
             sampling_mib=trainer.sampling_mib,
             update_mib=trainer.memory.peak_mib(),

@@ -1,0 +1,192 @@
+"""From the events of the learner's benchmark to its claims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.learner_losses import differences
+from benchmarks.result import Claim, write_result
+
+TARGET = 0.75  # held-out pass@1
+NEVER = 99.0  # the ratio where ours has not reached the target
+WARM_UP = 1  # steps
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where each process writes."""
+
+    folder: Path
+
+    @property
+    def losses(self) -> Path:
+        """TRL's losses on given tensors."""
+        return self.folder / "losses.json"
+
+    def cost(self, side: str, number: int) -> Path:
+        """A round of `trl`, `update` (ours, on TRL's batches) or `learn` (ours)."""
+        return self.folder / f"cost-{side}-{number}.jsonl"
+
+    def quality(self, side: str, seed: int) -> Path:
+        """A run of `trl`, `majority` or `default`."""
+        return self.folder / f"quality-{side}-{seed}.jsonl"
+
+
+def events_of(path: Path) -> list[Event]:
+    """What a process has written so far."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def is_done(path: Path) -> bool:
+    """Whether the process that writes a file has come to its end."""
+    if path.suffix == ".json":
+        return path.exists()
+    events = events_of(path)
+    return bool(events) and events[-1]["event"] == "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Medians over a round's steps, without the first."""
+
+    update_us: float  # a trained token
+    update_cpu_us: float  # processor time, likewise
+    update_mib: float  # most resident during an update
+    step_s: float | None = None  # with sampling
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Cost:
+        """From a process's events."""
+        steps = [event for event in events if event["event"] == "step"][WARM_UP:]
+
+        def a_token(name: str) -> float:
+            return median(step[name] / step["num_tokens"] for step in steps) * 1e6
+
+        return cls(
+            update_us=a_token("update_s"),
+            update_cpu_us=a_token("update_cpu_s"),
+            update_mib=max(step["update_mib"] for step in steps),
+            step_s=median(step["seconds"] for step in steps) if "seconds" in steps[0] else None,
+        )
+
+
+def reached_s(events: Sequence[Event]) -> float | None:
+    """Seconds of learning until the target; None: not reached."""
+    for event in events:
+        if event["event"] == "evaluated" and event["pass_at_1"] >= TARGET:
+            return event["train_s"]
+    return None
+
+
+def report(files: Files, *, rounds: int, seeds: int) -> Path:
+    """Write the result of what there is."""
+    numbers = [n for n in range(1, rounds + 1) if is_done(files.cost("learn", n))]
+    made = [*_loss_claims(files), *_cost_claims(files, numbers), *_quality_claims(files, seeds)]
+    data = {
+        "cost": [_round(files, number) for number in numbers],
+        "quality": _curves(files, seeds),
+        "notes": NOTES,
+    }
+    return write_result("learner", made, data)
+
+
+NOTES = (
+    "TRL samples with model.generate in its own process; vLLM does not run on CPU inside TRL.",
+    "Ours samples from vLLM in processes of their own, whose memory is not in update_mib: "
+    "all_processes_mib has engine, trainer and benchmark together.",
+    "The engine serves with its default of all cores but one; the trainer has two threads here.",
+    "TRL without gradient checkpointing, in micro-batches of 64: its fastest here.",
+)
+
+
+def _loss_claims(files: Files) -> list[Claim]:
+    if not is_done(files.losses):
+        return []
+    found = differences(files.losses)
+    worst = max(max(one.loss, one.gradient) for one in found)
+    name = f"largest difference to TRL's loss or gradients, {len(found)} cases"
+    return [Claim(name, worst, "nats", "<=", 1e-6)]
+
+
+def _cost_claims(files: Files, numbers: Sequence[int]) -> list[Claim]:
+    if not numbers:
+        return []
+    found = [_round(files, number) for number in numbers]
+
+    def claim(name: str, side: str, key: str, target: float) -> Claim:
+        ratio = median(one[side][key] / one["trl"][key] for one in found)
+        return Claim(f"{name}, of TRL's", round(ratio, 3), "ratio", "<=", target)
+
+    return [
+        claim("update time a trained token, same batches", "update", "update_us", 0.5),
+        claim("peak memory of the update, same batches", "update", "update_mib", 0.6),
+        claim("whole step with sampling", "learn", "step_s", 0.6),
+    ]
+
+
+def _round(files: Files, number: int) -> dict[str, dict[str, Any]]:
+    sides: dict[str, dict[str, Any]] = {}
+    for side in ("trl", "update", "learn"):
+        events = events_of(files.cost(side, number))
+        cost = Cost.of(events)
+        sides[side] = {
+            "update_us": cost.update_us,
+            "update_cpu_us": cost.update_cpu_us,
+            "update_mib": cost.update_mib,
+            "step_s": cost.step_s,
+            **{key: value for key, value in events[-1].items() if key.endswith("_mib")},
+        }
+    return sides
+
+
+def _quality_claims(files: Files, seeds: int) -> list[Claim]:
+    claims: list[Claim] = []
+    for side in ("default", "majority"):
+        both = [
+            (reached_s(events_of(files.quality(side, seed))), _trl_s(files, seed))
+            for seed in range(1, seeds + 1)
+            if is_done(files.quality(side, seed)) and is_done(files.quality("trl", seed))
+        ]
+        if not both:
+            continue
+        ratio = median(NEVER if ours is None else ours / theirs for ours, theirs in both)
+        name = f"time to held-out pass@1 of {TARGET}, our {side} of TRL's majority"
+        claims.append(
+            Claim(f"{name}, {len(both)} seeds", round(ratio, 3), "ratio", "<=", round(1 / 3, 3))
+        )
+    return claims
+
+
+def _trl_s(files: Files, seed: int) -> float:
+    """Where TRL has not reached the target, what it used: less than it needs."""
+    events = events_of(files.quality("trl", seed))
+    return reached_s(events) or max(event.get("train_s", 0.0) for event in events)
+
+
+def _curves(files: Files, seeds: int) -> dict[str, list[dict[str, Any]]]:
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for side in ("trl", "majority", "default"):
+        for seed in range(1, seeds + 1):
+            events = events_of(files.quality(side, seed))
+            if not is_done(files.quality(side, seed)):
+                continue
+            evaluated = [event for event in events if event["event"] == "evaluated"]
+            curves.setdefault(side, []).append(
+                {
+                    "seed": seed,
+                    "start_s": events[0]["seconds"],
+                    "reached_s": reached_s(events),
+                    "steps": [event["step"] for event in evaluated],
+                    "train_s": [event["train_s"] for event in evaluated],
+                    "pass_at_1": [event["pass_at_1"] for event in evaluated],
+                }
+            )
+    return curves
