@@ -17,6 +17,7 @@ from ttrl_client.types import CyclePhase
 
 from adapters.gate import GateDecision, GatePolicy, decide
 from adapters.report import EvaluationReport, ProbeSample, labels_of, report
+from server.adaptation.answers import spec_of
 from server.adaptation.judging import answer_classes, train_sample
 from server.adaptation.learner import Checkpoint
 from server.adaptation.run import Run, enter
@@ -115,7 +116,7 @@ def _probe_samples(
         answers = answer_classes(
             group.samples,
             run.tools.judge,
-            run.settings.answer,
+            spec_of(run.settings),
             known=[] if label is None else [label],
         )
         answered[fingerprint] = [

@@ -10,16 +10,19 @@ from random import Random
 
 from ttrl_client.types import TenantSettings
 
-from adapters.answers import AnswerKind, extract
+from adapters.answers import AnswerSpec
+from adapters.answers.worker import JudgeFailed
 from adapters.batch import TrainSample
 from adapters.credit import Credit, CreditRules, assign_credit
 from adapters.estimators import Ballot, Estimate, Guard, Options, Visit, make_estimator
 from adapters.vote import Vote
+from server.adaptation.answers import spec_of
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.run import Run
 from server.adaptation.tools import Judge
 from server.db import steps
 from server.db.steps import GroupRecord, RolloutRecord
+from server.errors import CycleError
 
 REFUSED = "refused"
 UNANIMOUS = "unanimous"
@@ -137,7 +140,7 @@ def judge_groups(
         if learning.guard:
             dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(seen)}")
             guarded = Guard(estimator, seen, dice)
-        ballots = ballots_of(group, judge, settings.answer)
+        ballots = ballots_of(group, judge, spec_of(settings))
         batch.append((ballots, guarded(ballots)))
     credits = assign_credit(batch, rules)
     return tuple(
@@ -164,11 +167,13 @@ def _judged(
     return JudgedGroup(group, estimate.vote, reason, samples)
 
 
-def ballots_of(group: SampledGroup, judge: Judge, kind: AnswerKind) -> list[Ballot]:
+def ballots_of(group: SampledGroup, judge: Judge, spec: AnswerSpec) -> list[Ballot]:
     """One ballot a sample, and then one a served answer, which votes as view 0. Blocking."""
-    written = written_answers(group.samples, kind)
-    written += [extract(text, kind) for text in group.served]
-    classes = judge.classes(written, kind)
+    written = [
+        *written_answers(group.samples, judge, spec),
+        *_extract(group.served, judge, spec),
+    ]
+    classes = judge.classes(written, spec)
     served = zip(classes[len(group.samples) :], written[len(group.samples) :], strict=True)
     return [
         Ballot(
@@ -183,16 +188,29 @@ def ballots_of(group: SampledGroup, judge: Judge, kind: AnswerKind) -> list[Ball
     ] + [Ballot(answer, text, rewarded=False) for answer, text in served]
 
 
-def written_answers(samples: Sequence[Sample], kind: AnswerKind) -> list[str | None]:
-    """Each sample's answer as written; None for truncated ones and those without an answer."""
-    return [None if s.truncated else extract(s.completion.text, kind) for s in samples]
+def written_answers(samples: Sequence[Sample], judge: Judge, spec: AnswerSpec) -> list[str | None]:
+    """Each sample's answer as written; None for truncated ones and those without an answer.
+
+    Raises:
+        CycleError: the tenant's own function cannot be loaded.
+    """
+    whole = [sample.completion.text for sample in samples if not sample.truncated]
+    found = iter(_extract(whole, judge, spec))
+    return [None if sample.truncated else next(found) for sample in samples]
+
+
+def _extract(texts: Sequence[str], judge: Judge, spec: AnswerSpec) -> list[str | None]:
+    try:
+        return judge.extract(texts, spec)
+    except JudgeFailed as error:
+        raise CycleError(f"answer: {error}") from error
 
 
 def answer_classes(
-    samples: Sequence[Sample], judge: Judge, kind: AnswerKind, *, known: Sequence[str] = ()
+    samples: Sequence[Sample], judge: Judge, spec: AnswerSpec, *, known: Sequence[str] = ()
 ) -> list[str | None]:
     """The class of each sample's answer. Blocking."""
-    return judge.classes(written_answers(samples, kind), kind, known=known)
+    return judge.classes(written_answers(samples, judge, spec), spec, known=known)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from adapters.batch import TrainSample
+from server.adaptation.answers import spec_of
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
 from server.adaptation.measures import flip_rate, group_metrics, update_metrics
@@ -77,7 +78,9 @@ async def _flips(run: Run, groups: Sequence[JudgedGroup]) -> dict[str, float]:
     fingerprints = [group.group.prompt.fingerprint for group in groups]
     async with run.tools.database.transaction(write=False) as session:
         history = await steps.label_history(session, run.lease.tenant_id, fingerprints)
-    rate = await asyncio.to_thread(flip_rate, groups, history, run.tools.judge, run.settings.answer)
+    rate = await asyncio.to_thread(
+        flip_rate, groups, history, run.tools.judge, spec_of(run.settings)
+    )
     return {} if rate is None else {"flip_rate": rate}
 
 

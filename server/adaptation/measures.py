@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum, log, sqrt
 from statistics import stdev
 
-from adapters.answers import AnswerKind
+from adapters.answers import AnswerKind, AnswerSpec
 from adapters.batch import Stepped
 from adapters.vote import Vote
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
@@ -59,7 +59,7 @@ def vote_entropy(vote: Vote) -> float | None:
 
 
 def flip_rate(
-    groups: Sequence[JudgedGroup], history: History, judge: Judge, kind: AnswerKind
+    groups: Sequence[JudgedGroup], history: History, judge: Judge, spec: AnswerSpec | AnswerKind
 ) -> float | None:
     """Share of labels that mean another answer than the last label of their prompt, in the earlier
     visits of `history` (oldest first); None where no prompt had one. Blocking.
@@ -68,7 +68,7 @@ def flip_rate(
     for group in groups:
         earlier = [label for label, _ in history.get(group.group.prompt.fingerprint, ()) if label]
         if group.vote.label is not None and earlier:
-            now, then = judge.classes([group.vote.label, earlier[-1]], kind)
+            now, then = judge.classes([group.vote.label, earlier[-1]], spec)
             flips.append(float(now != then))
     return _mean(flips)
 

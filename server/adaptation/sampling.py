@@ -22,6 +22,7 @@ import structlog
 from ttrl_client.types import Learning
 
 from adapters.waves import Rule, Stop, find_stop
+from server.adaptation.answers import spec_of
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import ballots_of
 from server.adaptation.phrasing import phrase
@@ -157,7 +158,7 @@ async def _find_stop(run: Run, group: SampledGroup, remaining: Sequence[int]) ->
     rule = stop_rule(run.settings.learning)
 
     def find() -> Stop | None:
-        ballots = ballots_of(group, run.tools.judge, run.settings.answer)
+        ballots = ballots_of(group, run.tools.judge, spec_of(run.settings))
         if run.settings.learning.estimator == "majority_strict":
             ballots = [replace(ballot, answer=ballot.written) for ballot in ballots]
         return find_stop(ballots, remaining, rule)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from adapters import batch
-from adapters.answers import AnswerKind
+from adapters.answers import AnswerKind, AnswerSpec
 from adapters.store import AdapterStore
 from server.adaptation.sampler import Sampler
 from server.clock import Clock
@@ -32,10 +32,22 @@ class Trainer(Protocol):
 
 
 class Judge(Protocol):
-    """Puts answers into classes of equal ones; blocking, safe to call from threads."""
+    """Finds answers and puts them into classes of equal ones; blocking, safe from any thread."""
+
+    def extract(self, texts: Sequence[str], spec: AnswerSpec | AnswerKind) -> list[str | None]:
+        """Each text's final answer as written.
+
+        Raises:
+            JudgeFailed: the tenant's own function cannot be loaded.
+        """
+        ...
 
     def classes(
-        self, answers: Sequence[str | None], kind: AnswerKind, *, known: Iterable[str] = ()
+        self,
+        answers: Sequence[str | None],
+        spec: AnswerSpec | AnswerKind,
+        *,
+        known: Iterable[str] = (),
     ) -> list[str | None]:
         """Each answer's class representative; `known` representatives are kept."""
         ...

@@ -60,7 +60,7 @@ def settings_of(**changes: Any) -> TenantSettings:
     gate = {"probe_fraction": 0.3, "min_probe_prompts": 3, "probe_prompts": 8}
     return TenantSettings.model_validate(
         {
-            "answer": "number",
+            "answer": changes.pop("answer", "number"),
             "views": changes.pop("views", VIEWS),
             "learning": learning | changes.pop("learning", {}),
             "gate": gate | {"samples_per_prompt": 12} | changes.pop("gate", {}),

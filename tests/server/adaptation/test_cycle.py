@@ -190,6 +190,24 @@ async def test_a_disabled_gate_needs_no_probe_promotes_and_says_so(scene: Scene)
     assert cycle.reasons == ["gate: disabled"]
 
 
+async def test_a_tenants_own_pattern_says_what_the_answer_is(scene: Scene) -> None:
+    await scene.tenant()
+    options = {"pattern": r"boxed\{(?P<answer>\d+)"}
+    cycle = await scene.run(settings_of(answer="regex", answer_options=options))
+    assert (cycle.status, cycle.error) == (CycleStatus.PROMOTED, None)
+    assert all((group.label or "0").isdecimal() for group in await scene.groups(cycle.id))
+
+
+async def test_an_answer_function_that_is_not_installed_fails_the_cycle(scene: Scene) -> None:
+    await scene.tenant()
+    options = {"entry_point": "nobody_has_this"}
+    cycle = await scene.run(settings_of(answer="python", answer_options=options))
+    assert cycle.status == CycleStatus.FAILED
+    assert cycle.error is not None
+    assert cycle.error.startswith("cycle_failed: answer: ")
+    assert await scene.live() == 0
+
+
 async def test_a_cycle_on_either_database(
     database: Database, clock: HandClock, tmp_path: Path
 ) -> None:
