@@ -36,13 +36,13 @@ async def relay_whole(call: Call, receive: Receive, send: Send) -> None:
     try:
         async with watched(receive, call.deps.settings.request_timeout_s), call.open() as response:
             data = await _read_whole(response)
+            chunk = read_chunk(data)
     except ClientLeft:
         await call.record_failure("aborted")
         raise
     except TimeoutError:
         raise EngineFailed(TOO_SLOW) from None
     call.saw_first_byte()
-    chunk = read_chunk(data)
     if chunk.error is not None:
         raise engine_error(500, data, hidden={})
     call.transcript.add(chunk)

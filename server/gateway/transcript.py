@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ import msgspec
 
 from server.db.log import LoggedAnswer
 from server.errors import EngineFailed
+
+logger = logging.getLogger(__name__)
 
 
 class Delta(msgspec.Struct):
@@ -56,7 +59,8 @@ def read_chunk(data: bytes) -> Chunk:
     """
     try:
         return _DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        logger.warning("engine's answer cannot be read", extra={"error": str(error)[:200]})
         raise EngineFailed("The engine's answer cannot be read.") from None
 
 

@@ -93,6 +93,10 @@ class Upstream:
                         raise await _refusal(response, version)
                 except aiohttp.ClientError as error:
                     raise EngineUnavailable("The engine went away while it answered.") from error
+                except EngineFailed as error:
+                    if await engine.client.healthy():
+                        raise
+                    raise EngineUnavailable("The engine went away while it answered.") from error
                 finally:
                     response.close()
                 may_reload = False  # the engine was restarted, or unloaded it
@@ -121,11 +125,11 @@ class Upstream:
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
                 self._pool.set_state(engine, "away")
                 break
-            except aiohttp.ClientConnectionError:
-                # Perhaps only an idle connection that the engine was closing: once more.
-                logger.warning("connection broken", extra={"url": engine.url})
             except aiohttp.ClientError as error:
-                raise EngineFailed("The engine's answer cannot be read.") from error
+                # Perhaps only an idle connection that the engine was closing: once more.
+                logger.warning(
+                    "connection broken", extra={"url": engine.url, "error": repr(error)[:500]}
+                )
         return None
 
 

@@ -151,6 +151,24 @@ def test_any_refusal_can_be_told(body: bytes):
     assert error.message
 
 
+async def test_garbage_of_a_dying_engine(stack: Stack):
+    stack.fake.script(CHAT, Fault(garbage=b"hello"))
+    stack.fake.script("/health", Fault(status=503))
+    assert (await ask(stack))[:2] == (503, "engine_unavailable")
+
+
+async def test_what_is_no_http_is_no_engine(stack: Stack):
+    async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        stack.deps.pool.engines[0].url = f"http://127.0.0.1:{port}"
+        assert (await ask(stack))[:2] == (503, "engine_unavailable")
+
+
 @pytest.mark.parametrize("garbage", [b"", b"null", b"[]", b"hello", b'{"choices":1}', b"\xff"])
 async def test_an_answer_that_makes_no_sense(stack: Stack, garbage: bytes):
     stack.fake.script(CHAT, Fault(garbage=garbage))
