@@ -12,6 +12,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from adapters.answers.choices import choice_letter
 from adapters.answers.documents import canonical_document
@@ -30,6 +31,10 @@ _NAME = (
 )
 _ASSIGNED = re.compile(r"(?P<name>[a-zA-Z])\s*(?P<by>=|\\in(?![a-zA-Z]))(?P<value>[^=<>]*)")
 _NAMED = re.compile(rf"(?=[a-zA-Z\\|]){_NAME}{{1,12}}+=(?P<value>[^=<>]*)")
+_DEFINED = re.compile(r"[a-zA-Z]\([a-z]\)\s*=(?P<value>[^=<>]*)")
+_BUILT = re.compile(
+    r"\\\{\s*(?P<name>[a-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:]\s*(?P<what>[^{}|]*)\\\}"
+)
 _POINT = re.compile(r"\(\s*[a-zA-Z](?:_\w)?(?:\s*,\s*[a-zA-Z](?:_\w)?)+\s*\)\s*=(?P<value>[^=]*)")
 _PRODUCT = re.compile("[a-d]{2,3}|[u-z]{2,3}|mn|pq|qr|rs|st")  # of variables; no words
 _LETTER_THEN_TEXT = re.compile(
@@ -116,6 +121,7 @@ def _of_number(text: str) -> str | None:
     return str(rational) if near else None
 
 
+@lru_cache(maxsize=8192)
 def _of_formula(answer: str, *, with_options: bool) -> str | None:
     text = clean(answer)
     if not text:
@@ -177,7 +183,7 @@ def split(text: str, by: str = ",;") -> tuple[str, ...] | None:
 
 
 def _unassigned(text: str) -> str:
-    r"""The value of `x = 5`, `f(2) = 5` or `x \in [0, 1]`; `y = 2x` stays as it is."""
+    r"""The value of `x = 5`, `f(x) = 2x`, `2 + 3 = 5`, `x \in [0, 1]`; `y = 2x` stays as it is."""
     match = _ASSIGNED.fullmatch(text)
     if match is not None:
         value = match["value"].strip()
@@ -190,6 +196,12 @@ def _unassigned(text: str) -> str:
     named = _NAMED.fullmatch(text)
     if named is not None and canonical_number(named["value"]) is not None:
         return named["value"].strip()
+    defined = _DEFINED.fullmatch(text)
+    if defined is not None:
+        return defined["value"].strip()
+    left, equals, right = text.partition("=")
+    if equals and _is_plain(left) and canonical_number(right) is not None:
+        return right.strip()
     return text
 
 
@@ -226,6 +238,9 @@ def _structured(text: str, depth: int) -> str | None:
     if r"\cup" in text:
         parts = [_key(part, depth) for part in text.split(r"\cup")]
         return r"\cup".join(sorted(part or "" for part in parts))
+    built = _BUILT.fullmatch(text)
+    if built is not None:
+        return _key(built["what"], depth)
     if "<" in text or ">" in text or r"\le" in text or r"\ge" in text:
         interval = _interval(text)
         if interval is not None:
@@ -280,7 +295,7 @@ def _list_key(text: str, depth: int) -> str | None:
         return None
     named = [key for key in keys if key is not None]
     if found is None:
-        return ",".join(sorted(named))
+        return ",".join(sorted(named)) if len(set(named)) > 1 else named[0]  # 3/4 or 0.75
     if loose:
         named = sorted(set(named))
     return f"{found.left}{','.join(named)}{found.right}"

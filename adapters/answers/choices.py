@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from adapters.answers.marks import emphasised, last_line, statements
+from adapters.answers.marks import emphasised, keywords_in, last_line, statements
 
 _FACE = r"(?:\\(?:text|textbf|mathrm|mathbf|textit|textrm|boldsymbol)\s*\{\s*)"
 _BEFORE = rf"(?:[\s*_:$`\"'“]|{_FACE}|\\\(|\\\[|(?:the\s+)?(?:option|choice|answer|letter)\b)"
@@ -21,6 +21,7 @@ _CLOSES = re.compile(
     re.I,
 )
 _ENDS = re.compile(r"[\s*_$}`\"'”.)]*$")
+_KEYWORDS = ("answer", "option", "choice")
 _MARK = re.compile(
     r"\b(?:answer|option|choice)\b[^.\n:=?!]{0,60}?[\s*_}\"']{0,4}"
     r"(?:(?:(?:should|would|must|will)\s+(?:therefore\s+)?be|is|:|=)(?!\w))",
@@ -36,6 +37,8 @@ _CHOSEN = re.compile(
     r"\b(?:choose|select|pick|go\s+with|opt\s+for|chose|going\s+with)\s+"
     r"(?:(?:option|choice|answer)\s+)?[*_(]{0,3}(?P<letter>[A-J])(?![\w'’])(?P<rest>[^\n]{0,20})"
 )
+_CHOOSING = ("choose", "chose", "select", "pick", "go with", "going with", "opt for")
+_BACK, _AHEAD = 24, 60  # characters around "is" in which `_NAMED` lies
 _FINAL_OPTION = re.compile(
     r"(?:\((?P<letter>[A-Z])\)|\b(?:[Oo]ption|[Cc]hoice)\s+[*_(]{0,3}(?P<named>[A-J])[*_)]{0,3})"
     r"[\s.*_$`]*$"
@@ -73,14 +76,17 @@ def marked_choice(text: str, *, lenient: bool) -> str | None:
 
 def _marked(text: str, *, lenient: bool) -> Iterator[tuple[int, str]]:
     """Where a mark with an option ends, and the option."""
-    for mark in _MARK.finditer(text):
+    marks = (_MARK.match(text, start) for start in keywords_in(text, _KEYWORDS))
+    for mark in filter(None, marks):
         match = _CHOICE.match(text, mark.end())
         if match is not None and (letter := _after_mark(match, mark[0], lenient=lenient)):
             yield mark.end(), letter
-    for match in _NAMED.finditer(text):
-        if lenient or match["named"] or match["the"]:
+    for start in keywords_in(text, (" is ",)):
+        match = _NAMED.search(text, max(0, start - _BACK), start + _AHEAD)
+        if match is not None and (lenient or match["named"] or match["the"]):
             yield match.end(), match["named"] or match["alone"]
-    for match in _CHOSEN.finditer(text):
+    chosen = (_CHOSEN.match(text, start) for start in keywords_in(text, _CHOOSING))
+    for match in filter(None, chosen):
         if _CLOSES.match(match["rest"]):
             yield match.end(), match["letter"]
     if lenient:
@@ -94,8 +100,9 @@ def _after_mark(match: re.Match[str], mark: str, *, lenient: bool) -> str | None
     """The letter after a mark. A small one without brackets is an option only before a stop, and
     `a` and `i` only behind a colon.
     """
-    if match["round"] or match["square"]:
-        return match["round"] or match["square"]
+    bracketed = match["round"] or match["square"]
+    if bracketed:
+        return bracketed if bracketed.upper() <= "J" else None
     bare, rest = match["bare"], match["rest"]
     if bare.isupper():
         return bare if _CLOSES.match(rest) else None

@@ -20,6 +20,7 @@ from adapters.answers.numbers import canonical_number
 MAX_ELEMENTS = 32
 
 _BASED = re.compile(r"[0-9a-zA-Z]+_(?:\w|\{\w+\})")
+_CLOCK = re.compile(r"\d:\d")  # or a ratio
 _WORDS = re.compile(r"[^\W\d_]+(?: [^\W\d_]+)*")
 _MATRIX = re.compile(r"\\begin\{pmatrix\}(?P<rows>.*)\\end\{pmatrix\}", re.DOTALL)
 
@@ -76,7 +77,9 @@ def _is_exact(key: str) -> bool:
 
 def _is_settled(key: str) -> bool:
     words = _WORDS.fullmatch(key) is not None and not is_product(key)
-    return words or "'" in key or _BASED.fullmatch(key) is not None
+    return (
+        words or "'" in key or _CLOCK.search(key) is not None or _BASED.fullmatch(key) is not None
+    )
 
 
 @lru_cache(maxsize=16_384)

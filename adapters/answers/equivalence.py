@@ -70,15 +70,14 @@ class Equivalence:
             pool.close()
 
     def prepare(self, spec: AnswerSpec | AnswerKind) -> None:
-        """Start the processes that this kind may need now; each takes seconds.
+        """Start what this kind cannot do without: the functions of a `python` kind. The judge is
+        seldom asked, so it starts when it is.
 
         Raises:
-            JudgeFailed: one does not start.
+            JudgeFailed: the function cannot be loaded.
         """
         spec = as_spec(spec)
-        if spec.has_algebra:
-            self._judges.start()
-        elif spec.kind == "python":
+        if spec.kind == "python":
             self._pool_of(spec.entry_point or "").start()
 
     def extract(self, texts: Sequence[str], spec: AnswerSpec | AnswerKind) -> list[str | None]:

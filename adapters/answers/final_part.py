@@ -33,6 +33,8 @@ def final_part(text: str, tail: int = TAIL) -> str:
         end = _without_thought(text, end)
         end = _CALCULATED.sub("", end)
         end = next((part for part in _SPECIAL.split(end) if part.strip()), "")
+    if _NEXT_QUESTION.search(end) is None:
+        return end
     answered = _ANSWERED.search(end)
     further = _NEXT_QUESTION.search(end, answered.end()) if answered else None
     return end[: further.start()] if further else end

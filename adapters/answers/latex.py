@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from adapters.answers.spec import MAX_ANSWER
 
@@ -57,6 +58,12 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:geq|geqslant)(?![a-zA-Z])|>=", r"\\ge"),
         (r"\\neq(?![a-zA-Z])|!=", r"\\ne"),
         (r"\\lt(?![a-zA-Z])", "<"),
+        (r"\\colon(?![a-zA-Z])\s*", ":"),
+        (r"(?<=[^\s$(])\s*\\approx(?![a-zA-Z]).*", ""),
+        (r"(?i)\\text\s*\{\s*a\.?\s?m\.?\s*\}|(?<=\d)\s*a\.?\s?m\.?(?=\W|$)", " am"),
+        (r"(?i)\\text\s*\{\s*p\.?\s?m\.?\s*\}|(?<=\d)\s*p\.?\s?m\.?(?=\W|$)", " pm"),
+        (r"(?<=\d)\{:\}(?=\d)", ":"),
+        (r"_\{?\s*\\text\s*\{\s*(\w{1,9})\s*\}\s*\}?", r"_{\1}"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\(?:varnothing)(?![a-zA-Z])", r"\\emptyset"),
         (r"\\(?:degrees?|deg)(?![a-zA-Z])", r"^\\circ"),
@@ -78,6 +85,11 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\*\*(?=\s*[-\d(a-z])", "^"),
     )
 )  # fmt: skip
+_BASES = {
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "twelve": 12, "sixteen": 16,
+}  # fmt: skip
+_BASE = re.compile(rf"_\{{(?P<name>{'|'.join(_BASES)})\}}")
 _DELIMITER = re.compile(r"\\(?:[lr](?:brace|brack|angle|vert)|vert|mid)(?![a-zA-Z])")
 _DELIMITERS = {
     r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\langle": "(",
@@ -93,10 +105,13 @@ _BRACKETED_MATRIX = re.compile(
     r"[(\[]\s*(?P<matrix>\\begin\{pmatrix\}.*\\end\{pmatrix\})\s*[)\]]", re.DOTALL
 )
 _TEXT_ONLY = re.compile(r"\\text\s*\{([^{}]*)\}")
-_ANSWER_IS = re.compile(r"(?:\\text\s*\{)?\s*(?:final\s+)?answer\s*(?:is\b|:|=)\s*:?\s*\}?", re.I)
+_ANSWER_IS = re.compile(
+    r"(?:\\text\s*\{)?\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is\b|:|=)\s*:?\s*\}?", re.I
+)
 _APPROXIMATE = re.compile(r"(?:\\approx(?![a-zA-Z])|\\simeq|\\sim(?![a-zA-Z])|=|:)\s*")
 
 
+@lru_cache(maxsize=8192)
 def clean(answer: str) -> str:
     """The answer as plain LaTeX: no wrapping, no decoration, one spelling of each command."""
     text = _CONTROLS.sub("", _SURROGATES.sub("", answer[:MAX_ANSWER]))
@@ -104,6 +119,7 @@ def clean(answer: str) -> str:
     text = unicodedata.normalize("NFKC", text)[: 2 * MAX_ANSWER]
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
+    text = _BASE.sub(lambda match: f"_{_BASES[match['name']]}", text)
     text = _DELIMITER.sub(lambda match: _DELIMITERS[match[0]], text)
     previous = None
     while previous != text:

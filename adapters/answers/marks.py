@@ -7,7 +7,7 @@ or a label. All patterns are bounded, so the work is linear in the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from adapters.answers.spec import MAX_ANSWER
 
@@ -36,6 +36,10 @@ _MARK = re.compile(
     r"\s{0,2}(?:es|est|ist|lautet|é|è)?\b(?:\*\*)?\s*:?)",
     re.IGNORECASE,
 )
+_KEYWORDS = (
+    "answer", "ans", "final", "答", "정답", "답은", "respuesta", "réponse", "antwort", "resposta",
+    "risposta", "ответ",
+)  # fmt: skip
 _HEADING = re.compile(  # possessive, or a line of blanks costs its square
     r"^[ \t]*+(?:#{1,6}[ \t]*+)?(?:\*\*|__)?(?:final[ \t]++)?answer[ \t]*+:?(?:\*\*|__)?[ \t]*+$",
     re.IGNORECASE | re.MULTILINE,
@@ -58,9 +62,13 @@ _AROUND_BOLD = re.compile(r"[^\n]{0,300}\.[\s*_)\"']*$")
 
 def boxed(text: str) -> str | None:
     """What the last balanced box holds; an empty box is talk about boxes. One pass, one stack."""
+    begin = min((at for at in (text.find("box"), text.find("\x08ox")) if at >= 0), default=-1)
+    if begin < 0:
+        return None
+    begin = max(0, begin - 4)
     opened: list[int | None] = []  # per open brace: where its box's content starts, None: no box
     best: tuple[int, int] | None = None
-    for match in _BOX.finditer(text):
+    for match in _BOX.finditer(text, begin):
         token = match[0]
         if token == "}":
             start = opened.pop() if opened else None
@@ -69,7 +77,7 @@ def boxed(text: str) -> str | None:
                 best = (start, match.start())
         elif token.endswith("{") and token != r"\{":
             opened.append(match.end() if len(token) > 1 else None)
-    bare = max(_BARE_BOX.finditer(text), key=lambda match: match.start(), default=None)
+    bare = max(_BARE_BOX.finditer(text, begin), key=lambda match: match.start(), default=None)
     if bare and (best is None or bare.start(1) > best[1]):
         return bare[1]
     return text[best[0] : best[1]] if best else None
@@ -77,15 +85,36 @@ def boxed(text: str) -> str | None:
 
 def statements(text: str) -> Iterator[str]:
     """What the marks point at, the last one first; a statement is never empty."""
-    ends = {
-        match.end() for pattern in (_MARK, _HEADING, _HASHES) for match in pattern.finditer(text)
-    }
+    ends = set(_ends(text))
     if not ends and _B_LINE.search(text) is None:
         ends = {match.end() for match in _A_LINE.finditer(text)}
     for end in sorted(ends, reverse=True)[:MAX_MARKS]:
         statement = _statement(text[end : end + 2 * MAX_ANSWER])
         if statement:
             yield statement
+
+
+def keywords_in(text: str, keywords: Iterable[str]) -> Iterator[int]:
+    """Where one of the words begins, in any case. Much faster than a regular expression."""
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a few letters become two
+        lowered = "".join(char if len(char.lower()) > 1 else char.lower() for char in text)
+    for keyword in keywords:
+        start = lowered.find(keyword)
+        while start >= 0:
+            yield start
+            start = lowered.find(keyword, start + 1)
+
+
+def _ends(text: str) -> Iterator[int]:
+    """Where marks end; those of the last words first, since they decide."""
+    for start in keywords_in(text, _KEYWORDS):
+        line = text.rfind("\n", 0, start) + 1
+        for match in (_MARK.match(text, start), _HEADING.match(text, line)):
+            if match is not None:
+                yield match.end()
+    if "####" in text:
+        yield from (match.end() for match in _HASHES.finditer(text))
 
 
 def last_line(text: str) -> str:

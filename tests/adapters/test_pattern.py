@@ -112,3 +112,30 @@ def test_a_search_that_runs_out_of_steps_finds_nothing() -> None:
     steps = Steps(50)
     assert compile_pattern("(?P<w>.*)b").search("a" * 1000 + "b", steps) is None
     assert steps.left == 0
+
+
+@settings(max_examples=500, deadline=None)
+@given(PATTERN, TEXT)
+def test_it_finds_all_that_re_finds(pattern: str, text: str) -> None:
+    try:
+        compiled = compile_pattern(pattern)
+    except UnsupportedPattern:
+        assume(False)
+        return
+    expected = [match.span() for match in re.finditer(pattern, text)]
+    assume(all(start < end for start, end in expected))  # after an empty match the two differ
+    found = [match[0] for match in compiled.finditer(text, Steps(PLENTY))]
+    assert found == expected
+
+
+def test_the_spans_of_groups() -> None:
+    matches = list(compile_pattern(r"(a)(?:(b)|(c))").finditer("ab ac", Steps(PLENTY)))
+    assert matches == [{0: (0, 2), 1: (0, 1), 2: (1, 2)}, {0: (3, 5), 1: (3, 4), 3: (4, 5)}]
+
+
+@pytest.mark.timeout(60)
+def test_many_matches_that_look_far_ahead_take_linear_time() -> None:
+    compiled = compile_pattern("a[^b]*b|a")
+    steps = Steps(PLENTY)
+    assert len(list(compiled.finditer("a" * 2000, steps))) == 2000
+    assert PLENTY - steps.left < 20 * len(compiled.program) * 2000

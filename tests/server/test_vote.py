@@ -1,0 +1,225 @@
+"""`ttrl-server vote`: lines in, lines out, whatever the lines are."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from adapters.answers import AnswerSpec, Equivalence
+from server.cli import cli
+from server.vote.command import lines_of
+from server.vote.groups import READ_AHEAD, BadLine, Judged, VoteRules, vote_on
+
+HALF = [r"\boxed{0.5}", r"\boxed{\frac12}", r"\boxed{2}", r"\boxed{2}", r"\boxed{1/2}", "no idea"]
+GROUP = {"id": "half", "responses": HALF, "ground_truth": r"\frac{1}{2}"}
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli, ["vote", *arguments], input=stdin)
+
+
+def lines(*groups: object) -> str:
+    return "".join(json.dumps(group) + "\n" for group in groups)
+
+
+def votes(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+def judge() -> Iterator[Equivalence]:
+    with Equivalence() as made:
+        yield made
+
+
+def test_the_class_wins_over_the_string() -> None:
+    result = run("-", stdin=lines(GROUP))
+    assert result.exit_code == 0
+    assert votes(result) == [
+        {
+            "id": "half",
+            "label": "1/2",
+            "majority_ratio": 0.5,
+            "rewards": [1.0, 1.0, 0.0, 0.0, 1.0, 0.0],
+            "answers": ["1/2", "1/2", "2", "2", "1/2", None],
+            "label_correct": True,
+        }
+    ]
+
+
+def test_the_strict_vote_counts_strings() -> None:
+    (vote,) = votes(run("-", "--estimator", "majority_strict", stdin=lines(GROUP)))
+    assert vote["label"] == r"\frac{1}{2}"
+    assert vote["answers"] == ["0.5", r"\frac{1}{2}", "2", "2", r"\frac{1}{2}", None]
+    assert vote["majority_ratio"] == pytest.approx(2 / 6)
+    assert vote["rewards"] == [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+
+
+def test_the_totals_are_on_stderr() -> None:
+    other = {"id": 7, "responses": [r"\boxed{1}", "x"], "is_ground_truth": [1, 0]}
+    empty = {"responses": ["x"], "ground_truth": "1"}
+    result = run("-", stdin=lines(GROUP, other, empty))
+    told = {row.split("│")[1].strip(): row.split("│")[2].strip() for row in _rows(result.stderr)}
+    assert told["groups"] == "3"
+    assert told["labelled"] == "2"
+    assert told["abstained"] == "1 no_answer 1"
+    assert told["label accuracy"] == "50.0% (1 of 2)"
+    assert told["reward accuracy"] == "100.0% (9 of 9)"
+    assert told["bad lines"] == "0"
+    assert [vote["id"] for vote in votes(result)] == ["half", 7, 3]
+    assert votes(result)[2] == {
+        "id": 3,
+        "label": None,
+        "majority_ratio": 0.0,
+        "rewards": [None],
+        "answers": [None],
+        "label_correct": False,
+        "reason": "no_answer",
+    }
+
+
+def _rows(text: str) -> Sequence[str]:
+    return [row for row in text.splitlines() if row.count("│") == 3]
+
+
+BAD = ("{", "[]", '{"id": 1}', '{"responses": "x"}', '{"responses": [1]}', "\\", "[" * 2000)
+MORE_BAD = ('{"responses": ["x"], "is_ground_truth": [1, 0]}', '{"responses": [{"a": 1}]}')
+
+
+@pytest.mark.parametrize("bad", (*BAD, *MORE_BAD))
+def test_a_bad_line_is_named_and_left_out(bad: str) -> None:
+    result = run("-", stdin="\n" + lines(GROUP) + bad + "\n" + lines(GROUP))
+    assert result.exit_code == 0
+    assert "line 3: " in result.stderr
+    assert len(votes(result)) == 2
+
+
+def test_strict_stops_at_the_first_bad_line() -> None:
+    result = run("-", "--strict", stdin=lines(GROUP) + "{\n" + lines(GROUP))
+    assert result.exit_code == 1
+    assert "line 2: " in result.stderr
+    assert len(votes(result)) == 1
+
+
+def test_no_group_at_all_is_a_failure() -> None:
+    assert run("-", stdin="\n\n").exit_code == 1
+    assert run("-", stdin="{\n").exit_code == 1
+
+
+def test_files_in_and_out(tmp_path: Path) -> None:
+    source, target = tmp_path / "groups.jsonl", tmp_path / "votes.jsonl"
+    source.write_text(lines(GROUP))
+    result = run(str(source), "--output", str(target))
+    assert result.stdout == ""
+    assert json.loads(target.read_text())["label"] == "1/2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "responses", "truth", "label"),
+    [
+        (["--answer", "choice"], ["Answer: C", "It is (C)", "Answer: a dog"], "c", "C"),
+        (["--answer", "number"], ["A: 18", "The answer is 18.", "A: 3"], 18, "18"),
+        (
+            ["--answer", "label", "--label", "yes", "--label", "no"],
+            ["Yes!", "so, yes", "No"],
+            "YES",
+            "yes",
+        ),
+        (
+            ["--answer", "json", "--field", "a"],
+            ['{"a": 1}', '{"a": 1.0}', '{"a": 2}'],
+            1,
+            "1",
+        ),
+        (
+            ["--answer", "json"],
+            ['{"a": {"x": 1, "b": 2}}'],
+            {"a": {"b": 2, "x": 1}},
+            '{"a":{"b":2,"x":1}}',
+        ),
+        (["--answer", "regex", "--pattern", r"id (\w+)"], ["id ab", "id AB", "id c"], "ab", "ab"),
+        (["--answer", "text"], ["Oslo", "The answer is Oslo.", "Rome"], "oslo", "oslo"),
+        ([], ["Answer: 2x+1", r"\boxed{1+2x}", r"\boxed{x}"], "We get 5.\n#### 2x + 1", "1+2x"),
+    ],
+)
+def test_every_kind_of_answer(
+    arguments: list[str], responses: list[str], truth: object, label: str
+) -> None:
+    group = {"responses": responses, "ground_truth": truth}
+    (vote,) = votes(run("-", *arguments, stdin=lines(group)))
+    assert vote["label"] == label
+    assert vote["label_correct"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["-", "--answer", "label"], "needs labels"),
+        (["-", "--answer", "regex", "--pattern", "(?=a)"], "look-ahead"),
+        (["-", "--answer", "python", "--entry-point", "unheard-of"], "unheard-of"),
+        (["no/such/file.jsonl"], "no/such/file.jsonl"),
+        (["-", "--output", "no/such/file.jsonl"], "no/such/file.jsonl"),
+    ],
+)
+def test_what_cannot_run_is_one_clear_error(arguments: list[str], problem: str) -> None:
+    result = run(*arguments, stdin="")
+    assert result.exit_code == 1
+    assert problem in str(result.exception)
+
+
+@pytest.mark.parametrize("arguments", [["--answer", "poem"], ["--estimator", "oracle"]])
+def test_what_is_unheard_of_is_refused(arguments: list[str]) -> None:
+    assert run("-", *arguments, stdin="").exit_code == 2
+
+
+def test_only_a_few_groups_are_read_ahead(judge: Equivalence) -> None:
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1
+            yield lines({"responses": ["A: 1"]}).encode()
+
+    outcomes = vote_on(endless(), VoteRules(AnswerSpec("auto")), judge, threads=2)
+    for _ in range(100):
+        next(outcomes)
+    outcomes.close()  # pyright: ignore[reportAttributeAccessIssue] a generator
+    assert read <= 100 + 2 * READ_AHEAD
+
+
+def test_votes_come_in_the_order_of_the_groups(judge: Equivalence) -> None:
+    groups = [lines({"id": n, "responses": [f"A: {n}"]}).encode() for n in range(200)]
+    outcomes = list(vote_on(groups, VoteRules(AnswerSpec("number")), judge, threads=4))
+    assert [o.voted.label for o in outcomes if isinstance(o, Judged)] == [
+        str(n) for n in range(200)
+    ]
+
+
+def test_a_line_that_is_too_long_is_bad_and_the_next_one_good(judge: Equivalence) -> None:
+    long = lines({"responses": ["x" * 2000]}) + lines({"responses": ["A: 1"]})
+    read = list(lines_of(io.BytesIO(long.encode()), longest=100))
+    assert [len(line) <= 100 for line in read] == [True, True]
+    first, second = vote_on(read, VoteRules(AnswerSpec("auto")), judge, threads=1)
+    assert isinstance(first, BadLine)
+    assert isinstance(second, Judged)
+
+
+def test_a_known_share_of_the_published_labels(shared_data: Path) -> None:
+    result = run(str(shared_data / "answer_groups.jsonl"))
+    told = votes(result)
+    text = (shared_data / "answer_groups.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert sum(vote["label_correct"] for vote in told) / len(told) >= 0.99
+    right = [
+        bool(reward) == bool(truth)
+        for vote, row in zip(told, rows, strict=True)
+        for reward, truth in zip(vote["rewards"], row["is_ground_truth"], strict=True)
+    ]
+    assert sum(right) / len(right) >= 0.99
