@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-engine bench-learner bench-gpu lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,12 @@ $(TRL)/.ready: benchmarks/peers/trl/requirements.txt $(VENV)/.ready
 
 bench-gpu: setup ## time and memory of an update on a GPU; without one it only says so
 	$(BIN)/python -m benchmarks.gpu
+
+bench-estimators: setup ## learning from votes, arm against arm (an hour; can be stopped and gone on with)
+	$(BIN)/python -m benchmarks.estimators
+
+bench-gate: setup ## the gate on updates of known effect, which bench-estimators leaves
+	$(BIN)/python -m benchmarks.gate
 
 lock: ## compile requirements-cpu.lock anew
 	$(UV) pip compile -q $(TORCH) --python-version 3.11 --extra train --extra cpu --group dev --override overrides.txt \
