@@ -6,6 +6,7 @@ from apscheduler.triggers.cron import CronTrigger
 from fastapi import status
 from ttrl_client import types as wire
 
+from adapters.answers import AnswerSpec
 from adapters.views import InvalidView, View, check
 from server.admin import render
 from server.admin.deps import AdminDeps, Deps
@@ -116,9 +117,15 @@ def check_settings(settings: wire.TenantSettings) -> None:
     """Refuse what a worker could not use later.
 
     Raises:
-        BadRequest: the crontab line is not one, or a view's pattern is not supported.
+        BadRequest: the crontab line is not one, or a pattern is not supported.
     """
     check_schedule(settings.schedule)
+    if settings.answer == "regex":
+        try:
+            AnswerSpec("regex", pattern=settings.answer_options.pattern)
+        except ValueError as error:
+            place = "settings.answer_options.pattern"
+            raise BadRequest(f"{place}: {error}", param=place) from None
     for number, view in enumerate(settings.views):
         try:
             check(View(view.pattern, tuple(view.templates)))

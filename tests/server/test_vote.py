@@ -92,7 +92,7 @@ BAD = ("{", "[]", '{"id": 1}', '{"responses": "x"}', '{"responses": [1]}', "\\",
 MORE_BAD = ('{"responses": ["x"], "is_ground_truth": [1, 0]}', '{"responses": [{"a": 1}]}')
 
 
-@pytest.mark.parametrize("bad", (*BAD, *MORE_BAD))
+@pytest.mark.parametrize("bad", [*BAD, *MORE_BAD])
 def test_a_bad_line_is_named_and_left_out(bad: str) -> None:
     result = run("-", stdin="\n" + lines(GROUP) + bad + "\n" + lines(GROUP))
     assert result.exit_code == 0

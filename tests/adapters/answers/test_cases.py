@@ -13,7 +13,6 @@ from tests.adapters.answers.cases.formulas import FORMULAS
 from tests.adapters.answers.cases.numbers import NUMBERS
 from tests.adapters.answers.cases.options import OPTIONS, SMALL_LETTERS
 
-
 NUMBER_KINDS: tuple[AnswerKind, ...] = ("auto", "math", "number")
 OPTION_KINDS: tuple[AnswerKind, ...] = ("auto", "choice")
 FORMULA_KINDS: tuple[AnswerKind, ...] = ("auto", "math")

@@ -62,6 +62,13 @@ async def test_a_name_that_is_taken_is_a_conflict(api: httpx.AsyncClient):
             {"name": "a", "settings": {"views": [{"pattern": "x", "templates": ["{a}"]}]}},
             "settings.views.0",
         ),
+        (
+            {
+                "name": "a",
+                "settings": {"answer": "regex", "answer_options": {"pattern": "(?=a)b"}},
+            },
+            "settings.answer_options.pattern",
+        ),
     ],
 )
 async def test_a_bad_tenant_is_refused_with_the_field_to_blame(
