@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from adapters.answers.canonical import is_product, sequence, split
+from adapters.answers.canonical import is_product
 from adapters.answers.expressions import settle, values
 from adapters.answers.numbers import canonical_number
+from adapters.answers.sequences import sequence, split
 
 MAX_ELEMENTS = 32
 

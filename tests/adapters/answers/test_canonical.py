@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.answers.canonical import canonical, sequence, split
+from adapters.answers.canonical import canonical
 from adapters.answers.numbers import canonical_number, parse_number
+from adapters.answers.sequences import sequence, split
 
 INTEGERS = st.integers(-(10**12), 10**12)
 POSITIVE = st.integers(1, 10**6)
