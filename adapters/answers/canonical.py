@@ -15,7 +15,13 @@ from functools import lru_cache
 
 from adapters.answers.choices import choice_letter
 from adapters.answers.documents import canonical_document
-from adapters.answers.equations import as_interval, both_signs, unassigned, values_of_one
+from adapters.answers.equations import (
+    are_rays_apart,
+    as_interval,
+    both_signs,
+    unassigned,
+    values_of_one,
+)
 from adapters.answers.expressions import values
 from adapters.answers.labels import canonical_label
 from adapters.answers.latex import clean
@@ -194,7 +200,8 @@ def _list_key(text: str, depth: int) -> str | None:
         return None
     named = [key for key in keys if key is not None]
     if found is None:
-        return ",".join(sorted(named)) if len(set(named)) > 1 else named[0]  # 3/4 or 0.75
+        by = r"\cup" if are_rays_apart(named) else ","
+        return by.join(sorted(named)) if len(set(named)) > 1 else named[0]  # 3/4 or 0.75
     if loose:
         named = sorted(set(named))
     return f"{found.left}{','.join(named)}{found.right}"

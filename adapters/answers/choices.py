@@ -21,9 +21,9 @@ _CLOSES = re.compile(
     re.I,
 )
 _ENDS = re.compile(r"[\s*_$}`\"'”.)]*$")
-_KEYWORDS = ("answer", "option", "choice")
+_KEYWORDS = ("answer", "option", "choice", "statement")
 _MARK = re.compile(
-    r"\b(?:answer|option|choice)\b[^.\n:=?!]{0,60}?[\s*_}\"']{0,4}"
+    r"\b(?:answer|option|choice|statement)\b[^.\n:=?!]{0,60}?[\s*_}\"']{0,4}"
     r"(?:(?:(?:should|would|must|will)\s+(?:therefore\s+)?be|is|:|=)(?!\w))",
     re.IGNORECASE,
 )

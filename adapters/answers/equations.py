@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from adapters.answers.numbers import canonical_number
+from adapters.answers.numbers import canonical_number, parse_number
 from adapters.answers.sequences import split
 
 _NAME = (
@@ -20,6 +20,7 @@ _INEQUALITY = re.compile(
     rf"(?:(?P<low>[^<>=,]{{1,60}}?){_COMPARE.format('first')}\s*)?(?P<name>[a-zA-Z])\s*"
     rf"(?:{_COMPARE.format('second')}(?P<high>[^<>=,]{{1,60}}))?"
 )
+_RAY = re.compile(r"\(-\\infty,(?P<high>[^,]+)[)\]]|[(\[](?P<low>[^,]+),\\infty\)")
 _CLOSED = frozenset((r"\le", r"\ge"))
 _INFINITY = r"\infty"
 
@@ -70,6 +71,16 @@ def as_interval(text: str) -> str | None:
     left = "[" if below in _CLOSED else "("
     right = "]" if above in _CLOSED else ")"
     return rf"{left}{low or '-' + _INFINITY},{high or _INFINITY}{right}"
+
+
+def are_rays_apart(keys: list[str]) -> bool:
+    """Whether they are two intervals without end that do not meet, as of `x < 2 or x > 3`."""
+    found = [_RAY.fullmatch(key) for key in keys]
+    ends = {"high" if match["high"] else "low": match for match in found if match is not None}
+    if len(keys) != 2 or len(ends) != 2:
+        return False
+    high, low = parse_number(ends["high"]["high"]), parse_number(ends["low"]["low"])
+    return high is not None and low is not None and high <= low
 
 
 def both_signs(element: str) -> tuple[str, ...]:

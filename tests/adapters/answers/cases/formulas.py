@@ -203,6 +203,46 @@ FORMULAS = (
         (r"(-\infty,-2]\cup(3,\infty)", r"(-2,3)", r"(-\infty,-2)\cup(4,\infty)"),
     ),
     Case(
+        "two rays",
+        (
+            r"(-\infty,2)\cup(3,\infty)",
+            r"x<2 \text{ or } x>3",
+            "x > 3 or x < 2",
+            r"x<2\text{, }x>3",
+            r"\{x \mid x<2 \text{ or } x>3\}",
+            r"(-\infty,2) \text{ or } (3,\infty)",
+            r"]-\infty,2[ \cup ]3,\infty[",
+            r"\left(-\infty,2\right) \bigcup \left(3,\infty\right)",
+        ),
+        (r"x<2", r"x>2 \text{ and } x<3", r"(-\infty,2]\cup(3,\infty)"),
+    ),
+    Case(
+        "spacing and faces",
+        (
+            "12",
+            r"12 \hspace{1mm} \text{cm}",
+            r"12{\rm\ cm}",
+            r"\#12",
+            r"12^{\text{th}}",
+            r"12\text{th}",
+            r"12 \mathrm{~km} / \mathrm{h}",
+            r"\{12\}",
+            r"|A|=12",
+            r"12\thinspace\text{cm}",
+        ),
+        (r"a+b=12", r"12^2", "1.2"),
+    ),
+    Case(
+        "column in other spellings",
+        (
+            r"\begin{pmatrix}1\\2\\3\end{pmatrix}",
+            r"\begin{bmatrix}1\\[1ex]2\\3\end{bmatrix}",
+            r"\begin{pmatrix}1\cr2\cr3\end{pmatrix}",
+            r"\left[\begin{array}{r}1\\2\\3\end{array}\right]",
+        ),
+        (r"\begin{pmatrix}1\\3\\2\end{pmatrix}",),
+    ),
+    Case(
         "all reals",
         (
             r"(-\infty,\infty)",
