@@ -15,10 +15,12 @@ from adapters.answers.documents import document_answer
 from adapters.answers.final_part import LONG_TAIL, TAIL, final_part, tagged
 from adapters.answers.labels import label_answer
 from adapters.answers.latex import clean
-from adapters.answers.marks import boxed, emphasised, statements
+from adapters.answers.marks import boxed, displayed, emphasised, statements
 from adapters.answers.matches import match_answer
 from adapters.answers.numbers import canonical_number, is_unit, parse_number
 from adapters.answers.spec import MAX_ANSWER, AnswerKind, AnswerSpec, as_spec
+
+MAX_BARE = 64  # characters of a response that is only a number
 
 # What UTF-8 or PostgreSQL's text cannot hold, and no answer needs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -148,7 +150,16 @@ def _marked(text: str, *, prose: bool) -> str | None:
         if value is not None:
             return value
     bold = emphasised(text)
-    return None if bold is None else _leading_number(bold)
+    value = None if bold is None else _leading_number(bold)
+    return value or _whole(text.strip(), prose=prose)
+
+
+def _whole(text: str, *, prose: bool) -> str | None:
+    """A response that is nothing but a number, or a formula between dollars."""
+    shown = displayed(text)
+    bare = shown or text
+    is_number = len(bare) <= MAX_BARE and canonical_number(clean(bare)) is not None
+    return bare if is_number or (prose and shown is not None) else None
 
 
 def _leading_number(statement: str) -> str | None:

@@ -117,6 +117,12 @@ def _ends(text: str) -> Iterator[int]:
         yield from (match.end() for match in _HASHES.finditer(text))
 
 
+def displayed(text: str) -> str | None:
+    """The formula that the text consists of, between dollars or the like; else None."""
+    match = _DISPLAY.fullmatch(text) if len(text) <= 2 * MAX_ANSWER else None
+    return None if match is None else next(part for part in match.groups() if part is not None)
+
+
 def last_line(text: str) -> str:
     """The last line that is not blank, at most 512 characters from its end."""
     return text.rstrip().rpartition("\n")[2][-MAX_ANSWER:].strip()

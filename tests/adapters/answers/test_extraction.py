@@ -53,7 +53,7 @@ def test_the_last_balanced_box_is_the_answer(text: str, answer: str) -> None:
     assert extract(text, "auto") == answer
 
 
-@pytest.mark.parametrize("text", ["", r"\boxed{}", r"\boxed{ }", r"\boxed{1", r"\boxed", "{5}"])
+@pytest.mark.parametrize("text", ["", r"\boxed{}", r"\boxed{ }", r"\boxed{1", r"\boxed", "so {5}"])
 def test_without_a_closed_box_there_is_no_answer(text: str) -> None:
     assert extract(text, "math") is None
 
