@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from adapters.base_digest import base_digest
+from adapters.training.packing import try_packing
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -37,7 +38,7 @@ class BaseModel:
     device: torch.device
     dtype: torch.dtype
     linears: tuple[LinearShape, ...]
-    shares_prompts: bool  # whether a prompt's keys and values can be computed once for its samples
+    packed: bool  # whether it computes packed rows; else samples are padded
     digest: str
     num_parameters: int
     load_s: float
@@ -119,7 +120,7 @@ def load_base(
         device=target,
         dtype=weights_dtype,
         linears=linear_shapes(loaded),
-        shares_prompts=not gradient_checkpointing and _attends_to_all(config),
+        packed=_attends_to_all(config) and try_packing(loaded),
         digest=digest,
         num_parameters=sum(parameter.numel() for parameter in loaded.parameters()),
         load_s=time.perf_counter() - started,

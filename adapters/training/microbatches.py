@@ -1,23 +1,30 @@
-"""Samples as padded tensors, a bounded number of tokens at a time.
+"""Samples as tensors, a bounded number of tokens at a time, sorted by length.
 
-The samples of a group share their prompt, so it is computed once for all of them: its tokens but
-the last are the *prefix* of their micro-batch (their keys and values are computed once, with
-gradients; Prefix Grouper, arXiv 2506.05433). Samples whose prompt few others have are padded whole.
+Where the model can be packed (packing.py), a micro-batch is one row of tokens without padding. The
+samples of a group share their prompt, so it is computed once for all of them: its tokens but the
+last are the *prefix* of their micro-batch. Samples whose prompt few others have are packed whole.
+Where it cannot, each sample is a row, padded to the longest of its micro-batch. A sample's last
+token is only predicted, never read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from adapters.batch import TrainSample
+from adapters.training.packing import Layout, layout_of
 
 PADDING_ID = 0  # never seen: attention is causal and padding is on the right
 MIN_SHARED = 4  # samples of one prompt from which a micro-batch of their own pays
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +33,8 @@ class MicroBatch:
 
     indices: tuple[int, ...]  # of the samples in the batch
     lengths: tuple[int, ...]  # completion tokens of each sample; they sum to N
-    prefix_ids: Tensor | None  # (1, prompt - 1) what comes before each row of input_ids
-    input_ids: Tensor  # (samples, longest) rest of the prompt, completion, padding
+    layout: Layout | None  # None: padded
+    input_ids: Tensor  # packed (1, T), or padded (samples, longest)
     positions: Tensor  # (N,) flat indices into input_ids of the tokens that predict the targets
     targets: Tensor  # (N,) completion token ids
     inference_logprobs: Tensor  # (N,) float32
@@ -70,31 +77,32 @@ def microbatches(
     samples: Sequence[TrainSample],
     *,
     token_budget: int,
-    share_prompts: bool,
+    packed: bool,
     device: torch.device,
 ) -> Iterator[MicroBatch]:
-    """Split a batch: no part has more padded tokens than the budget, unless one sample has.
+    """Split a batch: no part has more tokens than the budget (in the attention of a packed one, and
+    all through a padded one, each sample counts as the longest), unless one sample has.
 
     A shared prefix is not counted: were it, a long one would be computed once for each sample.
     """
-    for indices, prefix in _groups(samples, share_prompts):
+    for indices, prefix in _groups(samples, packed):
         order = sorted(indices, key=lambda index: -_num_tokens(samples[index]))
         start = 0
         while start < len(order):
             longest = _num_tokens(samples[order[start]]) - prefix
             size = max(1, token_budget // longest)
-            yield _pad(samples, order[start : start + size], prefix, device)
+            yield _micro_batch(samples, order[start : start + size], prefix, packed, device)
             start += size
 
 
-def _groups(samples: Sequence[TrainSample], share_prompts: bool) -> Iterator[tuple[list[int], int]]:
+def _groups(samples: Sequence[TrainSample], packed: bool) -> Iterator[tuple[list[int], int]]:
     """Indices of samples that go together, with the length of their common prefix."""
     rest: list[int] = []
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for index, sample in enumerate(samples):
         by_prompt.setdefault(tuple(sample.prompt_ids), []).append(index)
     for prompt, indices in by_prompt.items():
-        if share_prompts and len(prompt) > 1 and len(indices) >= MIN_SHARED:
+        if packed and len(prompt) > 1 and len(indices) >= MIN_SHARED:
             yield indices, len(prompt) - 1
         else:
             rest.extend(indices)
@@ -102,34 +110,52 @@ def _groups(samples: Sequence[TrainSample], share_prompts: bool) -> Iterator[tup
 
 
 def _num_tokens(sample: TrainSample) -> int:
-    return len(sample.prompt_ids) + len(sample.completion_ids)
+    """That the model reads."""
+    return len(sample.prompt_ids) + len(sample.completion_ids) - 1
 
 
-def _pad(
-    samples: Sequence[TrainSample], indices: list[int], prefix: int, device: torch.device
+def _micro_batch(
+    samples: Sequence[TrainSample],
+    indices: list[int],
+    prefix: int,
+    packed: bool,
+    device: torch.device,
 ) -> MicroBatch:
     chosen = [samples[index] for index in indices]
-    longest = max(map(_num_tokens, chosen)) - prefix
-    input_ids = torch.full((len(chosen), longest), PADDING_ID, dtype=torch.long)
-    positions: list[int] = []
-    targets: list[int] = []
-    logprobs: list[float] = []
-    advantages: list[float] = []
-    for row, sample in enumerate(chosen):
-        ids = [*sample.prompt_ids[prefix:], *sample.completion_ids]
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        first = row * longest + len(sample.prompt_ids) - prefix - 1
-        positions.extend(range(first, first + len(sample.completion_ids)))
-        targets.extend(sample.completion_ids)
-        logprobs.extend(sample.inference_logprobs)
-        advantages.extend(sample.advantages)
+    rows = [[*s.prompt_ids[prefix:], *s.completion_ids[:-1]] for s in chosen]
+    lengths = [len(row) for row in rows]
+    if packed:
+        layout = layout_of(prefix, lengths, device)
+        input_ids = [[*chosen[0].prompt_ids[:prefix], *(token for row in rows for token in row)]]
+        starts = [prefix + start for start in accumulate(lengths[:-1], initial=0)]
+    else:
+        layout, longest = None, max(lengths)
+        input_ids = [row + [PADDING_ID] * (longest - len(row)) for row in rows]
+        starts = list(range(0, len(rows) * longest, longest))
     return MicroBatch(
         indices=tuple(indices),
         lengths=tuple(len(sample.completion_ids) for sample in chosen),
-        prefix_ids=torch.tensor([chosen[0].prompt_ids[:prefix]], device=device) if prefix else None,
-        input_ids=input_ids.to(device),
-        positions=torch.tensor(positions, device=device),
-        targets=torch.tensor(targets, device=device),
-        inference_logprobs=torch.tensor(logprobs, dtype=torch.float32, device=device),
-        advantages=torch.tensor(advantages, dtype=torch.float32, device=device),
+        layout=layout,
+        input_ids=torch.tensor(input_ids, device=device),
+        positions=torch.tensor(_positions(chosen, starts, prefix), device=device),
+        targets=torch.tensor(_flat(s.completion_ids for s in chosen), device=device),
+        inference_logprobs=_numbers((s.inference_logprobs for s in chosen), device),
+        advantages=_numbers((s.advantages for s in chosen), device),
     )
+
+
+def _positions(chosen: Sequence[TrainSample], starts: Sequence[int], prefix: int) -> list[int]:
+    """Of the tokens that predict: the prompt's last and all of the completion but its last."""
+    return [
+        start + len(sample.prompt_ids) - prefix - 1 + at
+        for sample, start in zip(chosen, starts, strict=True)
+        for at in range(len(sample.completion_ids))
+    ]
+
+
+def _flat(lists: Iterable[Sequence[T]]) -> list[T]:
+    return [value for values in lists for value in values]
+
+
+def _numbers(lists: Iterable[Sequence[float]], device: torch.device) -> Tensor:
+    return torch.tensor(_flat(lists), dtype=torch.float32, device=device)

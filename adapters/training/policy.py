@@ -32,7 +32,9 @@ from adapters.training.adapter_files import (
 )
 from adapters.training.base_model import BaseModel
 from adapters.training.logprobs import token_logprobs
+from adapters.training.lora_linear import fuse
 from adapters.training.microbatches import MicroBatch
+from adapters.training.packing import run_packed
 
 ADAPTER = "default"  # PEFT's name inside this process
 MASTER, MEAN, SQUARE = "master/", "exp_avg/", "exp_avg_sq/"
@@ -82,7 +84,7 @@ class Policy:
         peft = get_peft_model(
             self.base.model, lora_config(linears, config.rank, config.alpha), adapter_name=ADAPTER
         )
-        served = self._served_parameters()
+        served = self._take_over()
         device = self.base.device
         masters = {name: tensor.to(device, torch.float32) for name, tensor in masters.items()}
         optimizer = torch.optim.AdamW(
@@ -175,21 +177,18 @@ class Policy:
 
     def _logprobs(self, batch: MicroBatch, temperature: float) -> Tensor:
         with self._autocast():
-            states = self._hidden(batch).flatten(0, 1)[batch.positions]
+            states = self._hidden(batch)[batch.positions]
             return token_logprobs(
                 states, batch.targets, self._head, num_ids=self.num_ids, temperature=temperature
             )
 
     def _hidden(self, batch: MicroBatch) -> Tensor:
-        """(samples, longest, d) last hidden states of the rows of `input_ids`."""
+        """Last hidden states of all tokens of `input_ids`, flat."""
         decoder = self.base.model.base_model
-        if batch.prefix_ids is None:
-            return decoder(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        prefix = decoder(input_ids=batch.prefix_ids, use_cache=True).past_key_values
-        prefix.batch_repeat_interleave(len(batch.input_ids))
-        return decoder(
-            input_ids=batch.input_ids, past_key_values=prefix, use_cache=True
-        ).last_hidden_state
+        if batch.layout is not None:
+            return run_packed(decoder, batch.input_ids, batch.layout)
+        hidden = decoder(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        return hidden.flatten(0, 1)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.base.dtype == torch.float32:
@@ -207,12 +206,14 @@ class Policy:
         for name, master in opened.masters.items():
             opened.served[name].copy_(master.to(self.base.dtype))
 
-    def _served_parameters(self) -> dict[str, Tensor]:
+    def _take_over(self) -> dict[str, Tensor]:
+        """PEFT's parameters; its layers compute in fewer steps from here on."""
         served: dict[str, Tensor] = {}
         for linear in self.base.linears:
             layer = self.base.model.get_submodule(linear.name)
             for part in ("lora_A", "lora_B"):
                 served[tensor_name(linear.name, part)] = getattr(layer, part)[ADAPTER].weight
+            fuse(layer, ADAPTER)
         return served
 
     def _starting_point(

@@ -190,6 +190,6 @@ def _parts(
     return microbatches(
         samples,
         token_budget=token_budget,
-        share_prompts=base.shares_prompts,
+        packed=base.packed,
         device=base.device,
     )
