@@ -11,6 +11,7 @@ from random import Random
 from ttrl_client.types import TenantSettings
 
 from adapters.answers import AnswerSpec
+from adapters.answers.strict import READ_STRICTLY, strict_answer
 from adapters.answers.worker import JudgeFailed
 from adapters.batch import TrainSample
 from adapters.credit import Credit, CreditRules, assign_credit
@@ -140,7 +141,7 @@ def judge_groups(
         if learning.guard:
             dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(seen)}")
             guarded = Guard(estimator, seen, dice)
-        ballots = ballots_of(group, judge, spec_of(settings))
+        ballots = ballots_of(group, judge, spec_of(settings), strictly=reads_strictly(settings))
         batch.append((ballots, guarded(ballots)))
     credits = assign_credit(batch, rules)
     return tuple(
@@ -167,11 +168,18 @@ def _judged(
     return JudgedGroup(group, estimate.vote, reason, samples)
 
 
-def ballots_of(group: SampledGroup, judge: Judge, spec: AnswerSpec) -> list[Ballot]:
+def reads_strictly(settings: TenantSettings) -> bool:
+    """Whether answers are extracted as the published code does: its vote is over their strings."""
+    return settings.learning.estimator == "majority_strict" and settings.answer in READ_STRICTLY
+
+
+def ballots_of(
+    group: SampledGroup, judge: Judge, spec: AnswerSpec, *, strictly: bool = False
+) -> list[Ballot]:
     """One ballot a sample, and then one a served answer, which votes as view 0. Blocking."""
     written = [
-        *written_answers(group.samples, judge, spec),
-        *_extract(group.served, judge, spec),
+        *written_answers(group.samples, judge, spec, strictly=strictly),
+        *_extract(group.served, judge, spec, strictly=strictly),
     ]
     classes = judge.classes(written, spec)
     served = zip(classes[len(group.samples) :], written[len(group.samples) :], strict=True)
@@ -188,18 +196,24 @@ def ballots_of(group: SampledGroup, judge: Judge, spec: AnswerSpec) -> list[Ball
     ] + [Ballot(answer, text, rewarded=False) for answer, text in served]
 
 
-def written_answers(samples: Sequence[Sample], judge: Judge, spec: AnswerSpec) -> list[str | None]:
+def written_answers(
+    samples: Sequence[Sample], judge: Judge, spec: AnswerSpec, *, strictly: bool = False
+) -> list[str | None]:
     """Each sample's answer as written; None for truncated ones and those without an answer.
 
     Raises:
         CycleError: the tenant's own function cannot be loaded.
     """
     whole = [sample.completion.text for sample in samples if not sample.truncated]
-    found = iter(_extract(whole, judge, spec))
+    found = iter(_extract(whole, judge, spec, strictly=strictly))
     return [None if sample.truncated else next(found) for sample in samples]
 
 
-def _extract(texts: Sequence[str], judge: Judge, spec: AnswerSpec) -> list[str | None]:
+def _extract(
+    texts: Sequence[str], judge: Judge, spec: AnswerSpec, *, strictly: bool
+) -> list[str | None]:
+    if strictly:
+        return [strict_answer(text, spec) for text in texts]
     try:
         return judge.extract(texts, spec)
     except JudgeFailed as error:

@@ -24,7 +24,7 @@ from ttrl_client.types import Learning
 from adapters.waves import Rule, Stop, find_stop
 from server.adaptation.answers import spec_of
 from server.adaptation.groups import Sample, SampledGroup
-from server.adaptation.judging import ballots_of
+from server.adaptation.judging import ballots_of, reads_strictly
 from server.adaptation.phrasing import phrase
 from server.adaptation.run import Progress, Run
 from server.adaptation.sampler import Draw, Policy, all_of
@@ -158,7 +158,8 @@ async def _find_stop(run: Run, group: SampledGroup, remaining: Sequence[int]) ->
     rule = stop_rule(run.settings.learning)
 
     def find() -> Stop | None:
-        ballots = ballots_of(group, run.tools.judge, spec_of(run.settings))
+        strictly = reads_strictly(run.settings)
+        ballots = ballots_of(group, run.tools.judge, spec_of(run.settings), strictly=strictly)
         if run.settings.learning.estimator == "majority_strict":
             ballots = [replace(ballot, answer=ballot.written) for ballot in ballots]
         return find_stop(ballots, remaining, rule)

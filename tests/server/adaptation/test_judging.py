@@ -1,0 +1,112 @@
+"""From sampled texts to advantages, by a tenant's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ttrl_client.types import TenantSettings
+
+from adapters.answers import Equivalence
+from adapters.estimators import Visit
+from server.adaptation.groups import Sample, SampledGroup
+from server.adaptation.judging import REFUSED, UNANIMOUS, JudgedGroup, judge_groups
+from server.adaptation.selection import Prompt
+from server.engine.client import Completion
+
+
+@pytest.fixture
+def judge() -> Iterator[Equivalence]:
+    with Equivalence() as judge:
+        yield judge
+
+
+def group(*texts: str, truncated: int = 0, **more: Any) -> SampledGroup:
+    """Samples of these texts; the last `truncated` of them were cut off."""
+    prompt = Prompt("q", "f", [{"role": "user", "content": "x"}])
+    reasons = ["stop"] * (len(texts) - truncated) + ["length"] * truncated
+    samples = tuple(
+        Sample(0, [1], Completion([1, 2], [-1.0, -1.0], text, reason))
+        for text, reason in zip(texts, reasons, strict=True)
+    )
+    return SampledGroup(prompt, samples, **more)
+
+
+def judged(
+    judge: Equivalence, sampled: SampledGroup, visits: list[Visit] | None = None, **learning: Any
+) -> JudgedGroup:
+    settings = TenantSettings.model_validate(
+        {"answer": "math", "learning": {"min_answers": 1, **learning}}
+    )
+    (found,) = judge_groups([sampled], judge, settings, {"f": visits or []}, seed=1)
+    return found
+
+
+HALVES = (
+    r"\boxed{\frac{1}{2}}",
+    r"\boxed{\frac{2}{4}}",
+    r"\boxed{3}",
+    r"\boxed{3}",
+    r"\boxed{\frac{3}{6}}",
+)
+
+
+def advantages(found: JudgedGroup) -> list[float | None]:
+    return [sample.advantage for sample in found.samples]
+
+
+def test_equal_answers_vote_together(judge: Equivalence) -> None:
+    found = judged(judge, group(*HALVES))
+    assert found.vote.label == found.samples[0].answer
+    assert advantages(found) == pytest.approx([0.4, 0.4, -0.6, -0.6, 0.4])
+
+
+def test_the_published_vote_splits_over_spellings(judge: Equivalence) -> None:
+    found = judged(judge, group(*HALVES), estimator="majority_strict")
+    assert found.vote.label == "3"
+    assert advantages(found) == pytest.approx([-0.4, -0.4, 0.6, 0.6, -0.4])
+
+
+def test_the_published_vote_reads_the_last_number_of_a_text(judge: Equivalence) -> None:
+    texts = ("first 4 and then 7", "it is 7 I think", r"\boxed{8}")
+    assert judged(judge, group(*texts)).vote.label == "8"
+    assert judged(judge, group(*texts), estimator="majority_strict").vote.label == "7"
+
+
+def test_a_truncated_sample_neither_votes_nor_teaches(judge: Equivalence) -> None:
+    found = judged(judge, group(r"\boxed{1}", r"\boxed{2}", r"\boxed{2}", truncated=1))
+    assert [sample.reward for sample in found.samples] == [1.0, 0.0, None]
+    assert advantages(found) == [0.5, -0.5, None]
+
+
+def test_a_unanimous_group_teaches_nothing(judge: Equivalence) -> None:
+    found = judged(judge, group(r"\boxed{1}", r"\boxed{1}"))
+    assert (found.reason, advantages(found)) == (UNANIMOUS, [None, None])
+    assert found.train_samples() == []
+
+
+def test_a_refused_prompt_says_so(judge: Equivalence) -> None:
+    assert judged(judge, group(refused=True)).reason == REFUSED
+
+
+def test_only_so_many_samples_are_trained_on(judge: Equivalence) -> None:
+    texts = [r"\boxed{1}"] * 6 + [r"\boxed{2}"] * 2
+    found = judged(judge, group(*texts), train_samples=4)
+    assert advantages(found) == [0.25, 0.25, None, None, None, None, -0.75, -0.75]
+    assert len(found.train_samples()) == 4
+
+
+def test_the_guard_weighs_a_label_that_flipped(judge: Equivalence) -> None:
+    texts = (r"\boxed{1}", r"\boxed{2}", r"\boxed{1}", r"\boxed{2}", r"\boxed{1}")
+    plain = judged(judge, group(*texts), [Visit("2", 0.5)])
+    guarded = judged(judge, group(*texts), [Visit("2", 0.5)], guard=True)
+    assert advantages(guarded) == pytest.approx([(a or 0.0) / 2 for a in advantages(plain)])
+
+
+def test_served_answers_vote_and_are_not_trained_on(judge: Equivalence) -> None:
+    served = (r"\boxed{2}", r"\boxed{2}")
+    found = judged(judge, group(r"\boxed{1}", r"\boxed{2}", r"\boxed{1}", served=served))
+    assert found.vote.label == "2"
+    assert len(found.samples) == 3
+    assert len(found.train_samples()) == 3
