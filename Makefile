@@ -55,6 +55,7 @@ fix: setup ## format and mend what can be mended
 
 bench-gateway: setup ## the latency that the gateway adds, side by side with the engine alone
 	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.gateway --vllm --rounds 5 --requests 64 --warm-up 16
 
 bench-engine: setup ## sampling with an adapter on CPU, against the base model and vLLM as shipped
 	$(BIN)/python -m benchmarks.engine

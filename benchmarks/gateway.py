@@ -2,7 +2,7 @@
 authenticates, checks, relays and logs it durably, side by side in one run.
 
     python -m benchmarks.gateway                     # a stub engine: only the way is measured
-    python -m benchmarks.gateway --real URL --identity DIR
+    python -m benchmarks.gateway --vllm              # a real one, on the bundled model
 
 Rounds alternate between the two ways; every number is the median over rounds of the round's
 percentile. The added latency is the difference of the two ways in the same round.
@@ -26,8 +26,8 @@ import uvloop
 from benchmarks.gateway_under_test import API_KEY
 from benchmarks.result import Claim, write_result
 from benchmarks.serving import serving
+from benchmarks.vllm_engine import IDENTITY
 
-IDENTITY = "identity"  # what the tenant's version 0 is called in the engine
 QUESTION = "What is 1234 + 4321? Work it out and put the answer in \\boxed{}."
 
 
@@ -52,7 +52,7 @@ class Way:
             "model": self.model,
             "messages": [{"role": "user", "content": QUESTION}],
             "max_tokens": 32,
-            "temperature": 1.0,
+            "temperature": 0.0,  # both ways ask for the same work
         }
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -151,8 +151,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=200, help="of one round on one way")
     parser.add_argument("--warm-up", type=int, default=50)
-    parser.add_argument("--real", metavar="URL", help="a running vLLM instead of the stub")
-    parser.add_argument("--identity", default="/identity", help="the identity adapter's directory")
+    parser.add_argument("--vllm", action="store_true", help="a real vLLM instead of the stub")
     return parser.parse_args()
 
 
@@ -160,10 +159,15 @@ def main() -> None:
     """Measure, write the result, and say it."""
     options = _options()
     with ExitStack() as stack:
-        engine = options.real or stack.enter_context(serving("benchmarks.stub_engine"))
         data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="ttrl-bench-"))
+        if options.vllm:
+            started = stack.enter_context(serving("benchmarks.vllm_engine", f"{data_dir}/engine"))
+            engine, _, identity = started.partition(" ")
+        else:
+            engine = stack.enter_context(serving("benchmarks.stub_engine"))
+            identity = "/identity"
         gateway = stack.enter_context(
-            serving("benchmarks.gateway_under_test", data_dir, engine, options.identity)
+            serving("benchmarks.gateway_under_test", data_dir, engine, identity)
         )
         data = uvloop.run(_measure(engine, gateway, options))
     added = data["whole"]["added"]["p50_ms"]
@@ -172,8 +176,8 @@ def main() -> None:
         Claim("added_latency_p50_ms", added, "ms", "<=", 5),
         Claim("stream_added_first_event_p50_ms", first, "ms", "<=", 5),
     ]
-    name = "gateway-vllm" if options.real else "gateway"
-    path = write_result(name, claims, {"engine": "vLLM" if options.real else "stub"} | data)
+    name = "gateway-vllm" if options.vllm else "gateway"
+    path = write_result(name, claims, {"engine": "vLLM" if options.vllm else "stub"} | data)
     for claim in claims:
         verdict = "holds" if claim.holds else "does NOT hold"
         print(f"{claim.name}: {claim.value} {claim.unit} {claim.op} {claim.target}: {verdict}")
