@@ -4,8 +4,10 @@ authenticates, checks, relays and logs it durably, side by side in one run.
     python -m benchmarks.gateway                     # a stub engine: only the way is measured
     python -m benchmarks.gateway --vllm              # a real one, on the bundled model
 
-Rounds alternate between the two ways; every number is the median over rounds of the round's
-percentile. The added latency is the difference of the two ways in the same round.
+One client alternates between the two ways from request to request: an engine on two cores is some
+ten times as uneven as the gateway is slow, and neighbours in time have the same of it. The added
+latency is the median of the differences within pairs. With several clients rounds alternate. Every
+number is the median over rounds.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from statistics import median
@@ -28,6 +30,7 @@ from benchmarks.result import Claim, write_result
 from benchmarks.serving import serving
 from benchmarks.vllm_engine import IDENTITY
 
+CLIENTS = 8  # of the rounds with several
 QUESTION = "What is 1234 + 4321? Work it out and put the answer in \\boxed{}."
 
 
@@ -70,46 +73,73 @@ class Way:
 Ask = Callable[[Way], Awaitable[tuple[float, float]]]
 
 
-async def _round(way: Way, ask: Ask, *, requests: int, concurrency: int) -> dict[str, float]:
-    """Percentiles of one round on one way."""
-    times: list[tuple[float, float]] = []
+Times = list[tuple[float, float]]  # of each request, to the first byte and to the last
+Seen = dict[str, float]
 
-    async def client(number: int) -> None:
-        for _ in range(number):
-            times.append(await ask(way))
 
-    started = perf_counter()
-    await asyncio.gather(*(client(requests // concurrency) for _ in range(concurrency)))
-    seconds = perf_counter() - started
+def _percentiles(times: Times) -> Seen:
     first, last = (sorted(column) for column in zip(*times, strict=True))
     return {
         "first_byte_p50_ms": median(first),
         "p50_ms": median(last),
         "p99_ms": last[int(0.99 * (len(last) - 1))],
-        "requests_per_s": len(times) / seconds,
     }
 
 
-async def _compare(
-    direct: Way, gateway: Way, ask: Ask, *, rounds: int, requests: int, concurrency: int
-) -> dict[str, Any]:
-    """Alternate rounds; who begins alternates too."""
-    seen: dict[str, list[dict[str, float]]] = {"direct": [], "gateway": []}
-    for number in range(rounds):
-        pairs = [("direct", direct), ("gateway", gateway)]
-        for name, way in pairs if number % 2 == 0 else reversed(pairs):
-            seen[name].append(await _round(way, ask, requests=requests, concurrency=concurrency))
-    result: dict[str, Any] = {
-        name: {key: round(median(one[key] for one in all_rounds), 3) for key in all_rounds[0]}
-        for name, all_rounds in seen.items()
+async def _alone(ways: Sequence[Way], ask: Ask, requests: int) -> tuple[list[Seen], Seen]:
+    """A round of one client that asks the same of both ways, one after the other; who is first
+    alternates. The percentiles of each way, and of what the second adds to the first.
+    """
+    times: list[Times] = [[], []]
+    for number in range(requests):
+        for way in (0, 1) if number % 2 == 0 else (1, 0):
+            times[way].append(await ask(ways[way]))
+    seen = [_percentiles(one) for one in times]
+    more = [(g[0] - d[0], g[1] - d[1]) for d, g in zip(*times, strict=True)]
+    added = _percentiles(more) | {"p99_ms": seen[1]["p99_ms"] - seen[0]["p99_ms"]}
+    return seen, added
+
+
+async def _crowded(
+    ways: Sequence[Way], ask: Ask, requests: int, *, is_odd: bool
+) -> tuple[list[Seen], Seen]:
+    """A round of several clients at a time, on one way after the other."""
+    seen: list[Seen] = [{}, {}]
+    for way in (1, 0) if is_odd else (0, 1):
+        times: Times = []
+
+        async def client(way: Way, times: Times) -> None:
+            for _ in range(requests // CLIENTS):
+                times.append(await ask(way))
+
+        started = perf_counter()
+        await asyncio.gather(*(client(ways[way], times) for _ in range(CLIENTS)))
+        per_s = len(times) / (perf_counter() - started)
+        seen[way] = _percentiles(times) | {"requests_per_s": per_s}
+    return seen, {key: seen[1][key] - seen[0][key] for key in ("first_byte_p50_ms", "p50_ms")}
+
+
+async def _compare(ways: Sequence[Way], ask: Ask, options: Any, *, alone: bool) -> dict[str, Any]:
+    rounds: list[tuple[list[Seen], Seen]] = []
+    for number in range(options.rounds):
+        if alone:
+            rounds.append(await _alone(ways, ask, options.requests))
+        else:
+            odd = number % 2 == 1
+            rounds.append(await _crowded(ways, ask, options.requests, is_odd=odd))
+    return {
+        "direct": _medians([seen[0] for seen, _ in rounds]),
+        "gateway": _medians([seen[1] for seen, _ in rounds]),
+        "added": _medians([added for _, added in rounds]),
+        "added_p50_ms_of_each_round": [round(added["p50_ms"], 3) for _, added in rounds],
+        "rounds": options.rounds,
+        "requests": options.requests,
+        "concurrency": 1 if alone else CLIENTS,
     }
-    result["added"] = {
-        key: round(
-            median(g[key] - d[key] for g, d in zip(seen["gateway"], seen["direct"], strict=True)), 3
-        )
-        for key in ("first_byte_p50_ms", "p50_ms", "p99_ms")
-    }
-    return result | {"rounds": rounds, "requests": requests, "concurrency": concurrency}
+
+
+def _medians(rounds: Sequence[Seen]) -> Seen:
+    return {key: round(median(one[key] for one in rounds), 3) for key in rounds[0]}
 
 
 async def _ready(session: aiohttp.ClientSession, url: str) -> None:
@@ -129,19 +159,15 @@ async def _measure(engine: str, gateway: str, options: argparse.Namespace) -> di
         ]
         await _ready(to_gateway, gateway)
         ways = Way(to_engine, engine, IDENTITY), Way(to_gateway, gateway, "ttrl")
-        for way in ways:
-            for ask in (Way.whole, Way.stream):
-                await _round(way, ask, requests=options.warm_up, concurrency=1)
-        rounds, requests = options.rounds, options.requests
+        for ask in (Way.whole, Way.stream):
+            await _alone(ways, ask, options.warm_up)
         return {
-            name: await _compare(
-                *ways, ask, rounds=rounds, requests=requests, concurrency=concurrency
-            )
-            for name, ask, concurrency in (
-                ("whole", Way.whole, 1),
-                ("stream", Way.stream, 1),
-                ("whole_concurrent", Way.whole, 8),
-                ("stream_concurrent", Way.stream, 8),
+            name: await _compare(ways, ask, options, alone=alone)
+            for name, ask, alone in (
+                ("whole", Way.whole, True),
+                ("stream", Way.stream, True),
+                ("whole_concurrent", Way.whole, False),
+                ("stream_concurrent", Way.stream, False),
             )
         }
 

@@ -94,7 +94,9 @@ class Settings(BaseSettings):
         default=600, gt=0, description="Longest time from the engine's first byte to its last."
     )
     tenant_cache_s: float = Field(
-        default=0.5, ge=0, description="How long a tenant's key and live version may be cached."
+        default=0.5,
+        ge=0,
+        description="Age up to which a key and its live version serve; read anew before, if used.",
     )
     log_queue_size: int = Field(
         default=4096, ge=1, description="Answers waiting for their commit; more are answered 503."

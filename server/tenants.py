@@ -1,27 +1,26 @@
 """Who is calling, and which adapter version answers: key -> tenant -> version.
 
-Read from the database, cached for a fraction of a second so that the hot path costs no query.
-Changes made in the same process are seen at once (`invalidate`).
+Read from the database, and again within a fraction of a second, beside the hot path, which so costs
+no query. Changes made in the same process are seen at once (`invalidate`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 from server.db import versions
 from server.db.engine import Database
 from server.db.models import AdapterVersion
+from server.db.refreshing import RefreshingCache
 from server.db.tenants import key_owner
 from server.errors import Unauthorized, UnknownModel
 
 IDENTITY_NAME = "identity"
 PINNED = re.compile(r"v(0|[1-9][0-9]{0,8})")
-MAX_CACHED_CALLERS = 10_000
+OUTAGE_S = 600.0  # a key that was valid serves so long while the database is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +82,12 @@ class TenantDirectory:
         self._digest = digest
         self._identity_dir = identity_dir
         self._served = served_model_name
-        self._cache_s = cache_s
-        self._callers: dict[str, tuple[float, Caller]] = {}
+        self._callers = RefreshingCache(self._read_caller, fresh_s=cache_s, outage_s=OUTAGE_S)
         self._versions: dict[tuple[int, int], VersionRef] = {}  # immutable, so cached for good
-        self._reading: dict[str, asyncio.Task[Caller]] = {}
 
     def invalidate(self) -> None:
         """Forget what may have changed: call after every change of tenants, keys or pointers."""
         self._callers.clear()
-        self._reading.clear()
 
     async def caller(self, api_key: str) -> Caller:
         """The tenant of a key.
@@ -99,37 +95,15 @@ class TenantDirectory:
         Raises:
             Unauthorized: no such key, or it was revoked.
         """
-        digest = self._digest(api_key)
-        cached = self._callers.get(digest)
-        if cached is not None and monotonic() - cached[0] < self._cache_s:
-            return cached[1]
-        reading = self._reading.get(digest)
-        if reading is None:
-            reading = asyncio.create_task(self._read_caller(digest))
-            self._reading[digest] = reading
-            reading.add_done_callback(lambda task: self._forget_reading(digest, task))
-        return await asyncio.shield(reading)
-
-    def _forget_reading(self, digest: str, task: asyncio.Task[Caller]) -> None:
-        if self._reading.get(digest) is task:
-            del self._reading[digest]
-        if not task.cancelled():
-            task.exception()  # seen here too, in case that every waiter went away
+        return await self._callers.get(self._digest(api_key))
 
     async def _read_caller(self, digest: str) -> Caller:
-        task = asyncio.current_task()
         async with self._database.transaction(write=False) as session:
             tenant = await key_owner(session, digest)
-            if tenant is None:
-                self._callers.pop(digest, None)
-                raise Unauthorized("The API key is not valid.")
+        if tenant is None:
+            raise Unauthorized("The API key is not valid.")
         live = await self._version(tenant.id, tenant.name, tenant.live_version)
-        caller = Caller(tenant.id, tenant.name, live, cache_salt=f"tenant-{tenant.id}")
-        if self._reading.get(digest) is task:  # else it was invalidated while being read
-            if len(self._callers) >= MAX_CACHED_CALLERS:
-                self._callers.clear()
-            self._callers[digest] = (monotonic(), caller)
-        return caller
+        return Caller(tenant.id, tenant.name, live, cache_salt=f"tenant-{tenant.id}")
 
     async def _version(self, tenant_id: int, tenant: str, number: int) -> VersionRef:
         if number == 0:

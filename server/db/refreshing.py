@@ -1,0 +1,122 @@
+"""A cache that keeps the database off the hot path: what is used is read again before it is old,
+and what cannot be read again serves on while the database is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, Generic, TypeVar
+
+from server.db.failures import SQLAlchemyError
+from server.errors import TTRLError
+
+logger = logging.getLogger(__name__)
+
+MAX_ENTRIES: Final = 10_000
+AHEAD: Final = 0.5  # of its life: a value that is used after this is read again beside its use
+
+PATIENCE_S: Final = 1.0  # for a read that hangs, where an older value can serve
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading(Generic[V]):
+    started: float
+    task: asyncio.Task[V]
+
+
+class RefreshingCache(Generic[V]):
+    """Values by key, from `read`, none older than `fresh_s` seconds while the database answers.
+
+    `outage_s` is how old one may become while it does not. A value that `read` refuses is
+    forgotten. The constructor does no I/O.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str], Awaitable[V]],
+        *,
+        fresh_s: float,
+        outage_s: float,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        self._read = read
+        self._now = now
+        self._fresh_s = fresh_s
+        self._outage_s = outage_s
+        self._values: dict[str, tuple[float, V]] = {}
+        self._reading: dict[str, _Reading[V]] = {}
+
+    def clear(self) -> None:
+        """Forget everything, reads under way included: they may have seen what was before."""
+        self._values.clear()
+        self._reading.clear()
+
+    async def get(self, key: str) -> V:
+        """The value of a key.
+
+        Raises:
+            TTRLError: what `read` refuses the key with.
+            SQLAlchemyError, OSError: the database is away, and no value is there to serve on.
+        """
+        cached = self._values.get(key)
+        if cached is None:
+            return await asyncio.shield(self._refresh(key).task)
+        read_at, value = cached
+        age = self._now() - read_at
+        if age >= self._fresh_s:
+            return await self._renewed(key, value, may_keep=age < self._outage_s)
+        if age >= AHEAD * self._fresh_s:
+            self._refresh(key)
+        return value
+
+    async def _renewed(self, key: str, old: V, *, may_keep: bool) -> V:
+        """The value read anew; or the old one where the database is away or hangs."""
+        reading = self._refresh(key)
+        if may_keep:
+            patience = max(0.0, reading.started + PATIENCE_S - self._now())
+            await asyncio.wait({reading.task}, timeout=patience)
+            if not reading.task.done():
+                return old
+        try:
+            return await asyncio.shield(reading.task)
+        except (SQLAlchemyError, OSError):
+            if not may_keep:
+                raise
+            return old
+
+    def _refresh(self, key: str) -> _Reading[V]:
+        """The one read of this key that is under way, or a new one."""
+        reading = self._reading.get(key)
+        if reading is None:
+            task = asyncio.create_task(self._read_anew(key))
+            reading = self._reading[key] = _Reading(self._now(), task)
+            task.add_done_callback(lambda _: self._ended(key, reading))
+        return reading
+
+    async def _read_anew(self, key: str) -> V:
+        task, started = asyncio.current_task(), self._now()
+        try:
+            value = await self._read(key)
+        except TTRLError:
+            self._values.pop(key, None)
+            raise
+        reading = self._reading.get(key)
+        if reading is not None and reading.task is task:  # else it was cleared while being read
+            if len(self._values) >= MAX_ENTRIES:
+                self._values.clear()
+            self._values[key] = (started, value)
+        return value
+
+    def _ended(self, key: str, reading: _Reading[V]) -> None:
+        if self._reading.get(key) is reading:
+            del self._reading[key]
+        # Looked at here too, in case that nobody waits.
+        error = None if reading.task.cancelled() else reading.task.exception()
+        if isinstance(error, (SQLAlchemyError, OSError)):
+            logger.warning("the database does not answer: %s", type(error).__name__)
