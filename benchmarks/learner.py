@@ -86,7 +86,6 @@ def perform(run: Run) -> None:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(THREADS),
-        "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -213,7 +213,7 @@ def options() -> argparse.Namespace:
     modes = parser.add_subparsers(dest="mode", required=True)
     updating, learning = modes.add_parser("update"), modes.add_parser("learn")
     for mode in (updating, learning):
-        mode.add_argument("--out", type=Path, required=True)
+        mode.add_argument("--out", type=lambda text: Path(text).resolve(), required=True)
         mode.add_argument("--threads", type=int, default=2, help="of the trainer")
     updating.add_argument("--batches", type=Path, required=True)
     learning.add_argument("--arm", choices=("majority", "default"), required=True)

@@ -18,7 +18,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="train adapters; speaks adapters.batch on stdin/out")
     serve.add_argument("--model", required=True, help="path or hub id of the base model")
-    serve.add_argument("--threads", type=int, default=1, help="torch threads")
+    serve.add_argument("--threads", type=int, default=1, help="CPU threads")
     serve.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1, ...")
     serve.add_argument("--dtype", choices=DTYPES, default="auto", help="what the engine serves")
     serve.add_argument(
@@ -42,16 +42,18 @@ def run_serve(arguments: argparse.Namespace) -> int:
     # Only now: torch and transformers may print, and take seconds.
     import torch
 
-    from adapters.training.base_model import BaseModel, load_base
+    from adapters.training.base_model import BaseModel, load_base, pick_device
     from adapters.training.process import serve
 
     def load() -> BaseModel:
-        torch.set_num_threads(arguments.threads)
+        on_cpu = pick_device(arguments.device).type == "cpu"
+        torch.set_num_threads(1 if on_cpu else arguments.threads)
         return load_base(
             arguments.model,
             device=arguments.device,
             dtype=arguments.dtype,
             gradient_checkpointing=arguments.gradient_checkpointing,
+            workers=arguments.threads if on_cpu else 1,
         )
 
     return serve(load, sys.stdin.buffer, replies)
@@ -76,8 +78,6 @@ def main() -> int:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that spin while they wait take the cores from the engine, and from each other.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return run_serve(arguments) if arguments.command == "serve" else run_identity(arguments)
 
 

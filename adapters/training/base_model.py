@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from adapters.base_digest import base_digest
 from adapters.training.packing import try_packing
+from adapters.training.parallel import Workers
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -39,6 +40,7 @@ class BaseModel:
     dtype: torch.dtype
     linears: tuple[LinearShape, ...]
     packed: bool  # whether it computes packed rows; else samples are padded
+    workers: Workers
     digest: str
     num_parameters: int
     load_s: float
@@ -97,8 +99,12 @@ def load_base(
     device: str = "auto",
     dtype: str = "auto",
     gradient_checkpointing: bool = False,
+    workers: int = 1,
 ) -> BaseModel:
-    """Load and freeze a causal language model. Raises OSError, ValueError or FileNotFoundError."""
+    """Load and freeze a causal language model. `workers`: micro-batches at the same time.
+
+    Raises OSError, ValueError or FileNotFoundError.
+    """
     started = time.perf_counter()
     folder = model_dir(model)
     digest = base_digest(folder)
@@ -111,9 +117,7 @@ def load_base(
     loaded = auto.from_pretrained(folder, config=config, dtype=weights_dtype)
     loaded.to(target).requires_grad_(False).eval()
     if gradient_checkpointing:
-        # Layers recompute only in training mode; without dropout it computes the same numbers.
-        loaded.gradient_checkpointing_enable({"use_reentrant": False})
-        loaded.train()
+        checkpoint_gradients(loaded)
     return BaseModel(
         model=loaded,
         tokenizer=AutoTokenizer.from_pretrained(folder),
@@ -121,10 +125,20 @@ def load_base(
         dtype=weights_dtype,
         linears=linear_shapes(loaded),
         packed=_attends_to_all(config) and try_packing(loaded),
+        workers=Workers(workers),
         digest=digest,
         num_parameters=sum(parameter.numel() for parameter in loaded.parameters()),
         load_s=time.perf_counter() - started,
     )
+
+
+def checkpoint_gradients(model: Any) -> None:
+    """Keep only the layers' inputs for the backward pass, and compute the rest again there.
+
+    Layers recompute only in training mode; without dropout it computes the same numbers.
+    """
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
 
 
 def _attends_to_all(config: Any) -> bool:

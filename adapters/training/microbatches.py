@@ -86,13 +86,12 @@ def microbatches(
     A shared prefix is not counted: were it, a long one would be computed once for each sample.
     """
     for indices, prefix in _groups(samples, packed):
-        order = sorted(indices, key=lambda index: -_num_tokens(samples[index]))
-        start = 0
-        while start < len(order):
-            longest = _num_tokens(samples[order[start]]) - prefix
-            size = max(1, token_budget // longest)
-            yield _micro_batch(samples, order[start : start + size], prefix, packed, device)
-            start += size
+        rest = sorted(indices, key=lambda index: -_num_tokens(samples[index]))
+        while rest:
+            most = max(1, token_budget // (_num_tokens(samples[rest[0]]) - prefix))
+            size = -(-len(rest) // -(-len(rest) // most))  # as many parts as needed, of one size
+            yield _micro_batch(samples, rest[:size], prefix, packed, device)
+            rest = rest[size:]
 
 
 def _groups(samples: Sequence[TrainSample], packed: bool) -> Iterator[tuple[list[int], int]]:

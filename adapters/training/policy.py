@@ -8,7 +8,7 @@ is saved, what the engine computes with and what the trainer's forward uses are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from adapters.training.adapter_files import (
     write_adapter,
     write_state,
 )
-from adapters.training.base_model import BaseModel
+from adapters.training.base_model import BaseModel, checkpoint_gradients
 from adapters.training.logprobs import token_logprobs
 from adapters.training.lora_linear import fuse
 from adapters.training.microbatches import MicroBatch
@@ -117,17 +117,19 @@ class Policy:
         return files
 
     def logprobs(self, batch: MicroBatch, *, temperature: float) -> Tensor:
-        """(N,) log-probabilities of the batch's targets under the adapter."""
-        self._opened()
-        return self._logprobs(batch, temperature)
+        """(N,) log-probabilities of the batch's targets."""
+        with self._autocast():
+            states = self._hidden(batch)[batch.positions]
+            return token_logprobs(
+                states, batch.targets, self._head, num_ids=self.num_ids, temperature=temperature
+            )
 
-    @torch.no_grad()
-    def base_logprobs(self, batch: MicroBatch, *, temperature: float) -> Tensor:
-        """(N,) log-probabilities of the batch's targets under the base model."""
-        if self._open is None:
-            return self._logprobs(batch, temperature)
-        with self._open.peft.disable_adapter():
-            return self._logprobs(batch, temperature)
+    def under(self, policy: str) -> AbstractContextManager[Any]:
+        """Whose log-probabilities they are: "adapter", as always (raises NoAdapter), or "base"."""
+        if policy == "adapter":
+            self._opened()
+            return nullcontext()
+        return nullcontext() if self._open is None else self._open.peft.disable_adapter()
 
     @property
     def num_updates(self) -> int:
@@ -169,18 +171,26 @@ class Policy:
         self._round()
         return norm
 
+    def trained(self) -> list[Tensor]:
+        """The weights that gradients are of."""
+        return list(self._opened().served.values())
+
+    def add_gradients(self, gradients: Sequence[Tensor]) -> None:
+        """Of `trained`, to what there is."""
+        for weight, gradient in zip(self.trained(), gradients, strict=True):
+            weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+
     def drop_gradients(self) -> None:
         """Forget gradients, as before an update and after a failed one."""
         if self._open is not None:
             for name, master in self._open.masters.items():
                 master.grad = self._open.served[name].grad = None
 
-    def _logprobs(self, batch: MicroBatch, temperature: float) -> Tensor:
-        with self._autocast():
-            states = self._hidden(batch)[batch.positions]
-            return token_logprobs(
-                states, batch.targets, self._head, num_ids=self.num_ids, temperature=temperature
-            )
+    def save_memory(self) -> None:
+        """Take less memory for updates from now on, and a third more time."""
+        checkpoint_gradients(self.base.model)
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _hidden(self, batch: MicroBatch) -> Tensor:
         """Last hidden states of all tokens of `input_ids`, flat."""

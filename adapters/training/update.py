@@ -6,43 +6,15 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from adapters.batch import LearnerConfig, Stepped, TrainSample
-from adapters.training.loss import k3, policy_losses
-from adapters.training.microbatches import (
-    MicroBatch,
-    check_advantages,
-    check_samples,
-    microbatches,
-)
+from adapters.training.gradients import References, Sums, batch_gradients, split
+from adapters.training.microbatches import MicroBatch, check_advantages, check_samples
 from adapters.training.policy import Policy
 from adapters.training.schedule import learning_rate
-
-CPU_TOKENS = 2048  # in a micro-batch on CPU, where more does not fit into caches and is slower
-
-
-@dataclass(slots=True)
-class _Sums:
-    """Sums over completion tokens, so that the parts of a batch add up; and over updates."""
-
-    tokens: int = 0
-    loss: float = 0.0
-    mismatch: float = 0.0
-    mismatch_kl: float = 0.0
-    clipped: float = 0.0
-    entropy: float = 0.0
-    kl_base: float = 0.0
-    updates: int = 0
-    grad_norm: float = 0.0
-    learning_rate: float = 0.0  # of the last update
-
-    def add(self, **tensors: Tensor) -> None:
-        for name, tensor in tensors.items():
-            setattr(self, name, getattr(self, name) + tensor.detach().double().sum().item())
 
 
 def update(policy: Policy, samples: Sequence[TrainSample]) -> Stepped:
@@ -55,11 +27,11 @@ def update(policy: Policy, samples: Sequence[TrainSample]) -> Stepped:
     config = policy.config
     _check(policy, samples)
     check_advantages(samples)
-    sums = _Sums()
-    if config.epochs * config.minibatches == 1:
-        _update_once(policy, samples, None, sums)
+    references, sums = _references(policy, samples), Sums()
+    if references.old is None:
+        _update_once(policy, samples, references, sums)
     else:
-        _update_often(policy, samples, sums)
+        _update_often(policy, samples, references, sums)
     return Stepped(
         loss=sums.loss / sums.tokens,
         grad_norm=sums.grad_norm / sums.updates,
@@ -72,29 +44,33 @@ def update(policy: Policy, samples: Sequence[TrainSample]) -> Stepped:
         kl_base=sums.kl_base / sums.tokens if config.kl_coef else None,
         seconds=time.perf_counter() - started,
         num_updates=sums.updates,
-        learning_rate=sums.learning_rate,
+        learning_rate=learning_rate(config, policy.num_updates - 1),
     )
 
 
-def _update_often(policy: Policy, samples: Sequence[TrainSample], sums: _Sums) -> None:
-    """Several updates on mini-batches, against the policy as it is now; all of them or none."""
+def _references(policy: Policy, samples: Sequence[TrainSample]) -> References:
+    """Only those that the loss needs: by default none, and no forward pass for them."""
     config = policy.config
-    old = [
-        torch.tensor(values, device=policy.base.device)
-        for values in score(
-            policy,
-            samples,
-            under="adapter",
-            temperature=config.temperature,
-            token_budget=config.token_budget,
-        )
-    ]
-    plan = minibatches(len(samples), config, seed=policy.num_updates)
+
+    def scores(under: str) -> list[Tensor]:
+        return _scores(policy, samples, under, config.temperature, config.token_budget)
+
+    return References(
+        old=scores("adapter") if config.epochs * config.minibatches > 1 else None,
+        base=scores("base") if config.kl_coef else None,
+    )
+
+
+def _update_often(
+    policy: Policy, samples: Sequence[TrainSample], references: References, sums: Sums
+) -> None:
+    """Several updates on mini-batches, against the policy as it is now; all of them or none."""
+    plan = minibatches(len(samples), policy.config, seed=policy.num_updates)
     with ExitStack() as undo:
         undo.callback(policy.restore, policy.snapshot())
         for chosen in plan:
             part = [samples[index] for index in chosen]
-            _update_once(policy, part, [old[index] for index in chosen], sums)
+            _update_once(policy, part, references.of(chosen), sums)
         undo.pop_all()
 
 
@@ -114,23 +90,16 @@ def minibatches(num_samples: int, config: LearnerConfig, *, seed: int) -> Iterat
 
 
 def _update_once(
-    policy: Policy, samples: Sequence[TrainSample], old: Sequence[Tensor] | None, sums: _Sums
+    policy: Policy, samples: Sequence[TrainSample], references: References, sums: Sums
 ) -> None:
-    """One optimizer update. `old`: of each sample, (T,) log-probabilities at the step's start."""
-    config = policy.config
-    num_tokens = sum(len(sample.completion_ids) for sample in samples)
-    rate = learning_rate(config, policy.num_updates)
+    """One optimizer update."""
     policy.drop_gradients()
     try:
-        for batch in _parts(policy, samples, config.token_budget):
-            before = None if old is None else torch.cat([old[index] for index in batch.indices])
-            (_summed_loss(policy, config, batch, before, sums) / num_tokens).backward()
-        sums.grad_norm += policy.apply_gradients(rate)
+        sums.take(batch_gradients(policy, samples, references))
+        sums.grad_norm += policy.apply_gradients(learning_rate(policy.config, policy.num_updates))
     finally:
         policy.drop_gradients()
-    sums.tokens += num_tokens
     sums.updates += 1
-    sums.learning_rate = rate
 
 
 def score(
@@ -145,51 +114,34 @@ def score(
     if under not in ("adapter", "base"):
         raise ValueError(f'policy is "adapter" or "base", not {under!r}')
     _check(policy, samples)
-    logprobs: list[list[float]] = [[] for _ in samples]
-    score_batch = policy.logprobs if under == "adapter" else policy.base_logprobs
-    with torch.no_grad():
-        for batch in _parts(policy, samples, token_budget):
-            scores = score_batch(batch, temperature=temperature).split(batch.lengths)
-            for index, values in zip(batch.indices, scores, strict=True):
-                logprobs[index] = values.tolist()
-    return logprobs
+    scores = _scores(policy, samples, under, temperature, token_budget)
+    return [values.tolist() for values in scores]
 
 
-def _summed_loss(
-    policy: Policy, config: LearnerConfig, batch: MicroBatch, old: Tensor | None, sums: _Sums
-) -> Tensor:
-    logprobs = policy.logprobs(batch, temperature=config.temperature)
-    losses = policy_losses(logprobs, old, batch.inference_logprobs, batch.advantages, config)
-    before = logprobs if old is None else old
-    total = losses.policy
-    if config.kl_coef:
-        kl = k3(logprobs, policy.base_logprobs(batch, temperature=config.temperature))
-        total = total + config.kl_coef * kl
-        sums.add(kl_base=kl)
-    sums.add(
-        loss=total,
-        mismatch=(before - batch.inference_logprobs).abs(),
-        mismatch_kl=k3(batch.inference_logprobs, before),
-        clipped=losses.clipped,
-        entropy=-before,
-    )
-    return total.sum()
+def _scores(
+    policy: Policy,
+    samples: Sequence[TrainSample],
+    under: str,
+    temperature: float,
+    token_budget: int,
+) -> list[Tensor]:
+    """(T,) log-probabilities of each sample, without gradients."""
+
+    @torch.no_grad()
+    def score_batch(batch: MicroBatch) -> Sequence[Tensor]:
+        return policy.logprobs(batch, temperature=temperature).split(batch.lengths)
+
+    batches = split(policy, samples, token_budget)
+    with policy.under(under):
+        found = policy.base.workers.each(score_batch, batches)
+    by_index = {
+        index: values
+        for batch, scores in zip(batches, found, strict=True)
+        for index, values in zip(batch.indices, scores, strict=True)
+    }
+    return [by_index[index] for index in range(len(samples))]
 
 
 def _check(policy: Policy, samples: Sequence[TrainSample]) -> None:
     limit = getattr(policy.base.model.config, "max_position_embeddings", None)
     check_samples(samples, num_ids=policy.num_ids, max_tokens=limit)
-
-
-def _parts(
-    policy: Policy, samples: Sequence[TrainSample], token_budget: int
-) -> Iterator[MicroBatch]:
-    base = policy.base
-    if base.device.type == "cpu":
-        token_budget = min(token_budget, CPU_TOKENS)
-    return microbatches(
-        samples,
-        token_budget=token_budget,
-        packed=base.packed,
-        device=base.device,
-    )

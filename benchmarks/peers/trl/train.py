@@ -44,7 +44,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--traffic", type=int, default=64, help="questions that are trained on")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--micro-batch", type=int, default=64)
+    parser.add_argument("--micro-batch", type=int, default=32)
     parser.add_argument("--batches", type=Path, help="folder to write what each step trained on")
     parser.add_argument("--evaluate-every", type=int, default=0, help="steps; 0: never")
     parser.add_argument("--held-out", type=int, default=64, help="questions of an evaluation")

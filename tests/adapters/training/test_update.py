@@ -235,3 +235,64 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
         update(trained, absurd)
     after = score(trained, samples, under="adapter", temperature=1.0, token_budget=50)
     assert after == before
+
+
+def test_where_memory_runs_out_gradients_are_checkpointed(
+    policy: Policy, samples: list[TrainSample], tmp_path: Path
+) -> None:
+    import torch
+
+    from adapters.training.update import update
+
+    policy.open(CONFIG, None, None)
+    update(policy, samples)
+    reopened(policy, CONFIG, tmp_path)
+    expected, stepped = gradients(policy, lambda: update(policy, samples))
+
+    policy.open(CONFIG, tmp_path / "adapter", tmp_path / "state")
+    model, logprobs, calls = policy.base.model, policy.logprobs, 0
+
+    def run_out(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if not model.is_gradient_checkpointing and calls == 2:
+            raise torch.OutOfMemoryError("no more")
+        return logprobs(*arguments, **named)
+
+    policy.logprobs = run_out
+    try:
+        found, frugal = gradients(policy, lambda: update(policy, samples))
+        assert model.is_gradient_checkpointing
+    finally:
+        policy.logprobs = logprobs
+        model.gradient_checkpointing_disable()
+        model.eval()
+    assert calls > 3
+    assert frugal.loss == pytest.approx(stepped.loss, abs=1e-7)
+    assert (frugal.num_tokens, frugal.num_updates) == (stepped.num_tokens, 1)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_memory_that_is_not_enough_in_any_way_is_reported(
+    trained: Policy, samples: list[TrainSample]
+) -> None:
+    import torch
+
+    from adapters.training.update import score, update
+
+    before = score(trained, samples, under="adapter", temperature=1.0, token_budget=50)
+    model, logprobs = trained.base.model, trained.logprobs
+
+    def run_out(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("no more")
+
+    trained.logprobs = run_out
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            update(trained, samples)
+    finally:
+        trained.logprobs = logprobs
+        model.gradient_checkpointing_disable()
+        model.eval()
+    assert score(trained, samples, under="adapter", temperature=1.0, token_budget=50) == before

@@ -1,0 +1,110 @@
+"""Several micro-batches at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.batch import LearnerConfig, TrainSample
+
+pytestmark = pytest.mark.train
+
+CONFIG = LearnerConfig(
+    rank=4, alpha=8, learning_rate=1e-2, token_budget=9, kl_coef=0.1, minibatches=2
+)
+
+
+@pytest.fixture
+def parallel(float32_base: Any) -> Iterator[Any]:
+    """A policy with three workers."""
+    from adapters.training.parallel import Workers
+    from adapters.training.policy import Policy
+
+    policy = Policy(replace(float32_base, workers=Workers(3)))
+    yield policy
+    policy.close()
+
+
+def train(policy: Any, samples: list[TrainSample], folder: Path) -> bytes:
+    """The weights after two steps from the identity."""
+    from adapters.training.update import update
+
+    policy.open(CONFIG, None, None)
+    for _ in range(2):
+        update(policy, samples)
+    policy.save(folder / "adapter", folder / "state")
+    return (folder / "state" / "state.safetensors").read_bytes()
+
+
+def test_workers_compute_what_one_computes(
+    parallel: Any, model_dir: Path, samples: list[TrainSample]
+) -> None:
+    import torch
+
+    from adapters.training.base_model import load_base
+    from adapters.training.policy import Policy
+    from adapters.training.update import score, update
+
+    alone = Policy(load_base(str(model_dir), device="cpu", dtype="float32"))
+    for policy in (parallel, alone):
+        policy.open(CONFIG, None, None)
+    for _ in range(2):
+        ours, theirs = update(parallel, samples), update(alone, samples)
+        assert ours.loss == pytest.approx(theirs.loss, abs=1e-6)
+        assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-4)
+        assert ours.kl_base == pytest.approx(theirs.kl_base, rel=1e-3, abs=1e-7)
+        assert (ours.num_tokens, ours.num_updates) == (theirs.num_tokens, theirs.num_updates)
+    for name, master in parallel._opened().masters.items():
+        expected = alone._opened().masters[name].detach()
+        torch.testing.assert_close(master.detach(), expected, rtol=1e-3, atol=1e-4)
+    for under in ("adapter", "base"):
+        settings: dict[str, Any] = {"under": under, "temperature": 1.0, "token_budget": 9}
+        for ours, theirs in zip(
+            score(parallel, samples, **settings), score(alone, samples, **settings), strict=True
+        ):
+            assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_which_worker_is_first_makes_no_difference(
+    parallel: Any, samples: list[TrainSample], tmp_path: Path
+) -> None:
+    from adapters.training.update import score
+
+    first = train(parallel, samples, tmp_path / "a")
+    scores = score(parallel, samples, under="adapter", temperature=1.0, token_budget=9)
+    assert train(parallel, samples, tmp_path / "b") == first
+    assert score(parallel, samples, under="adapter", temperature=1.0, token_budget=9) == scores
+
+
+def test_an_error_is_raised_when_nobody_works_any_more(parallel: Any) -> None:
+    import threading
+
+    workers = parallel.base.workers
+    begun, done = threading.Event(), []
+
+    def work(item: int) -> int:
+        if item == 0:
+            begun.wait(10)
+            raise ValueError("no")
+        begun.set()
+        done.append(item)
+        return item
+
+    with pytest.raises(ValueError, match="no"):
+        workers.each(work, [0, 1, 2])
+    assert sorted(done) == [1, 2]
+    assert workers.each(lambda item: item * 2, [3, 1, 2]) == [6, 2, 4]
+
+
+def test_shares_are_even_and_complete(parallel: Any) -> None:
+    items = list(range(10))
+    shares = parallel.base.workers.shares(items, [size % 4 + 1 for size in items])
+    loads = [sum(item % 4 + 1 for item in share) for share in shares]
+    assert sorted(item for share in shares for item in share) == items
+    assert len(shares) == 3
+    assert max(loads) - min(loads) <= 4
+    assert parallel.base.workers.shares([7], [1]) == [[7]]
