@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -112,4 +113,6 @@ class Parts:
             for part in (self.recorder, self.upstream, self.registry, self.pool):
                 await part.start()
                 stack.push_async_callback(part.stop)
+            gc.collect()
+            gc.freeze()  # what is here stays: a collection need not look through it
             yield

@@ -98,8 +98,7 @@ class TenantDirectory:
         return await self._callers.get(self._digest(api_key))
 
     async def _read_caller(self, digest: str) -> Caller:
-        async with self._database.transaction(write=False) as session:
-            tenant = await key_owner(session, digest)
+        tenant = await self._database.run(lambda c: key_owner(c, digest), write=False)
         if tenant is None:
             raise Unauthorized("The API key is not valid.")
         live = await self._version(tenant.id, tenant.name, tenant.live_version)

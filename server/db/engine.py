@@ -22,11 +22,12 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {} if self.is_sqlite else {"pool_pre_ping": True}
         self.engine = create_async_engine(self.url, pool_size=pool_size, max_overflow=0, **options)
-        self._writer = None
+        self._threads: dict[bool, sqlite.TransactionThread] = {}
         if self.is_sqlite:
             sqlite.install(self.engine.sync_engine)
             if self.url.database not in (None, "", ":memory:"):
-                self._writer = sqlite.WriterThread(self.url)
+                for write in (True, False):
+                    self._threads[write] = sqlite.TransactionThread(self.url, write=write)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         writing = self.engine.execution_options(sqlite_write=True)
         self._writing_sessions = async_sessionmaker(writing, expire_on_commit=False)
@@ -42,18 +43,18 @@ class Database:
         async with sessions() as session, session.begin():
             yield session
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on a plain connection in one writing transaction of its own: the cheapest way
-        to write, for the hot path. The connection is a synchronous one, in another thread or
-        greenlet.
+    async def run(self, work: Callable[[Connection], T], *, write: bool = True) -> T:
+        """Run `work` on a plain connection in one transaction of its own: the cheapest way, for the
+        hot path. The connection is a synchronous one, in another thread or greenlet.
         """
-        if self._writer is not None:
-            return await self._writer.run(work)
-        async with self.engine.execution_options(sqlite_write=True).begin() as connection:
+        thread = self._threads.get(write)
+        if thread is not None:
+            return await thread.run(work)
+        async with self.engine.execution_options(sqlite_write=write).begin() as connection:
             return await connection.run_sync(work)
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._writer is not None:
-            await self._writer.close()
+        for thread in self._threads.values():
+            await thread.close()
         await self.engine.dispose()

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 MAX_ENTRIES: Final = 10_000
 AHEAD: Final = 0.5  # of its life: a value that is used after this is read again beside its use
 
+DELAY_S: Final = 0.01
 PATIENCE_S: Final = 1.0  # for a read that hangs, where an older value can serve
 
 V = TypeVar("V")
@@ -71,9 +72,15 @@ class RefreshingCache(Generic[V]):
         age = self._now() - read_at
         if age >= self._fresh_s:
             return await self._renewed(key, value, may_keep=age < self._outage_s)
-        if age >= AHEAD * self._fresh_s:
-            self._refresh(key)
+        if age >= AHEAD * self._fresh_s and key not in self._reading:
+            # Not at once, which would be in the way of the one who asks.
+            asyncio.get_running_loop().call_later(DELAY_S, self._refresh_ahead, key, read_at)
         return value
+
+    def _refresh_ahead(self, key: str, read_at: float) -> None:
+        cached = self._values.get(key)
+        if cached is not None and cached[0] == read_at:  # nobody else has read it meanwhile
+            self._refresh(key)
 
     async def _renewed(self, key: str, old: V, *, may_keep: bool) -> V:
         """The value read anew; or the old one where the database is away or hangs."""

@@ -1,5 +1,5 @@
 """What the embedded database needs beyond a URL: pragmas, write transactions that wait for their
-turn, and a thread for writes on the hot path.
+turn, and threads for what is on the hot path.
 """
 
 from __future__ import annotations
@@ -44,18 +44,20 @@ def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN")
 
 
-class WriterThread:
-    """Runs whole write transactions in one thread with a connection of its own.
+class TransactionThread:
+    """Runs whole transactions, that write or only read, in one thread with a connection of its own.
 
     The async driver goes to its thread and back for every call of a cursor, a dozen times in a
     transaction, which costs milliseconds; this goes once. The constructor does no I/O.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, write: bool) -> None:
         engine = create_engine(url.set(drivername="sqlite"), pool_size=1, max_overflow=0)
         install(engine)
-        self._engine = engine.execution_options(sqlite_write=True)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
+        self._engine = engine.execution_options(sqlite_write=write)
+        self._thread = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="sqlite-write" if write else "sqlite-read"
+        )
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction. A caller that leaves does not stop it."""

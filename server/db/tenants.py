@@ -7,10 +7,11 @@ nothing of the old one belongs to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -157,10 +158,20 @@ async def revoke_key(
     return key
 
 
-async def key_owner(session: AsyncSession, digest: str) -> Tenant | None:
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    """The tenant behind a key, as far as a request wants to know it."""
+
+    id: int
+    name: str
+    live_version: int
+
+
+def key_owner(connection: Connection, digest: str) -> KeyOwner | None:
     """The living tenant that owns the unrevoked key with this digest."""
-    return await session.scalar(
-        select(Tenant)
+    row = connection.execute(
+        select(Tenant.id, Tenant.name, Tenant.live_version)
         .join(ApiKey, ApiKey.tenant_id == Tenant.id)
         .where(ApiKey.digest == digest, ApiKey.revoked_at.is_(None), Tenant.deleted_at.is_(None))
-    )
+    ).one_or_none()
+    return None if row is None else KeyOwner(row.id, row.name, row.live_version)

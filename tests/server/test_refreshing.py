@@ -32,12 +32,12 @@ class Source:
 
 
 async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.02)
 
 
 @pytest.fixture
-async def source() -> Source:
+async def source(monkeypatch: pytest.MonkeyPatch) -> Source:
+    monkeypatch.setattr("server.db.refreshing.DELAY_S", 0.0)
     return Source()
 
 
