@@ -4,8 +4,8 @@ Without truths nothing here is proof, so everything must hold and missing eviden
 the candidate. The order of trust: the incumbent's labels are worth something only where its views
 agree on them (its own sureness says nothing); then the candidate must agree with them more often,
 without changing many of them, losing answers, growing or shrinking its texts, or leaving the base
-model far behind. View agreement is judged on the incumbent, because training on labels that the
-views share makes any candidate agree with itself.
+model far behind. View agreement is that of the untrained model, carried by the incumbent's report:
+training on labels that the views share makes any version agree with itself.
 
 Where the truth of enough probe prompts is known, accuracy decides in the place of labels: the mean
 of the paired differences must be a gain, and the lower bound of a one-sided bootstrap over prompts

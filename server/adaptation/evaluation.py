@@ -1,15 +1,17 @@
 """Incumbent and candidate on the probe: the same prompts, the same seeds, the same labels.
 
 The labels are what the incumbent's views agree on (adapters.report), made once and stored with its
-report. The candidate's distance to the base model is the k3 estimate of KL(candidate || base), a
-token at a time, on its own samples (http://joschu.net/blog/kl-approx.html).
+report. How far views agree is measured on version 0: a version that was trained on what its views
+share agrees with itself, right or wrong. The candidate's distance to the base model is the k3
+estimate of KL(candidate || base), a token at a time, on its own samples
+(http://joschu.net/blog/kl-approx.html).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import exp, fsum
 from typing import Any
 
@@ -25,6 +27,7 @@ from server.adaptation.sampler import Policy
 from server.adaptation.sampling import Sample, SampledGroup, sample_groups
 from server.adaptation.selection import Prompt
 from server.db.cycles import update_fenced
+from server.tenants import identity_ref
 
 KL_SAMPLES = 64
 MAX_LOG_RATIO = 20.0  # beyond it, a single token would overflow the mean
@@ -50,6 +53,8 @@ async def measure_incumbent(run: Run, probe: Sequence[Prompt]) -> Baseline:
     answered = await asyncio.to_thread(_probe_samples, run, groups, None)
     labels = labels_of(answered, run.settings.learning.min_answers)
     made = report(run.incumbent.label, answered, labels, kl=None)
+    if run.incumbent.number != 0:
+        made = replace(made, **await _untrained_agreement(run, probe))
     async with run.tools.database.transaction() as session:
         await update_fenced(
             session,
@@ -58,6 +63,15 @@ async def measure_incumbent(run: Run, probe: Sequence[Prompt]) -> Baseline:
             phase=CyclePhase.TRAIN.value,
         )
     return Baseline(made, labels)
+
+
+async def _untrained_agreement(run: Run, probe: Sequence[Prompt]) -> dict[str, Any]:
+    """How far version 0's views agree, as the report's fields."""
+    untrained = identity_ref(run.tenant, run.tools.identity_dir)
+    groups = await _sample_probe(run, Policy(untrained.engine_name, untrained.path), probe)
+    answered = await asyncio.to_thread(_probe_samples, run, groups, None)
+    made = report(untrained.label, answered, {}, kl=None)
+    return {"view_agreement": made.view_agreement, "view_agreements": made.view_agreements}
 
 
 async def measure_candidate(

@@ -129,6 +129,23 @@ async def test_labels_that_the_views_deny_are_not_learned(scene: Scene) -> None:
     assert all(step.engine_name is None for step in await scene.steps(cycle.id))
 
 
+async def test_that_a_trained_version_agrees_with_itself_proves_nothing(scene: Scene) -> None:
+    def by_view(ask: Ask, right: int, dice: random.Random) -> int:
+        return right + ord(ask.prompt.split("user\n")[1][0])  # each phrasing its own mistake
+
+    await scene.tenant()
+    scene.trainer.gain = 0.3
+    first = await scene.run(settings_of(gate={"enabled": False}))
+    assert first.candidate_version == 1
+    scene.model.base_skill, scene.model.wrong = 0.0, by_view
+    cycle = await scene.run(seed=8)
+    assert cycle.decision == "rejected"
+    assert cycle.reasons is not None
+    assert any(reason.startswith("view_agreement: 0.0") for reason in cycle.reasons)
+    assert cycle.incumbent_report is not None
+    assert cycle.incumbent_report["label_agreement"] > 0.6  # sure of itself it is
+
+
 async def test_training_ends_when_nothing_more_can_be_learned(scene: Scene) -> None:
     await scene.tenant()
     scene.model.base_skill = 1.0  # unanimous everywhere
