@@ -11,6 +11,15 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+SECRETS = ("TTRL_ADMIN_KEY", "TTRL_KEY_PEPPER", "TTRL_DATABASE_URL")
+
+
+def environment_of_children() -> dict[str, str]:
+    """This process's environment without the server's secrets: engine and trainer run code of a
+    model's files and of many libraries, and need none of them.
+    """
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
+
 
 class Settings(BaseSettings):
     """All settings of all processes. Times are in seconds, sizes in bytes."""

@@ -19,7 +19,7 @@ import structlog
 
 from adapters import batch
 from server.adaptation.tools import Reply
-from server.config import Settings
+from server.config import Settings, environment_of_children
 from server.engine.launch import base_dtype
 from server.errors import TrainerFailed
 
@@ -110,7 +110,7 @@ class TrainerProcess:
             stdout=PIPE,
             stderr=PIPE,
             limit=MAX_LINE,
-            env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
+            env=environment_of_children() | {"OMP_NUM_THREADS": str(self._threads)},
         )
         self._process = process
         with suppress(ProcessLookupError):  # threads that it starts later inherit it

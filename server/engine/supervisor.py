@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from server.config import Settings
+from server.config import Settings, environment_of_children
 from server.engine.client import EngineClient
 from server.engine.guard import end_session, guarded
 from server.engine.launch import EngineCommand, engine_command
@@ -118,7 +117,7 @@ class EngineSupervisor:
                 stdin=asyncio.subprocess.PIPE,  # never written: its end is the guard's signal
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **command.env},
+                env=environment_of_children() | command.env,
                 start_new_session=True,  # a Ctrl-C is for us: the engine ends after its requests
             )
         logger.info("engine starting", extra={"url": self.url, "log": str(self.log_path)})

@@ -17,9 +17,9 @@ from adapters.batch import LearnerConfig, Tokenize, Tokenized, TrainSample
 from server.adaptation.learner import Checkpoint, Learner
 from server.adaptation.sampler import Policy
 from server.adaptation.trainer import TrainerProcess, trainer_command
-from server.config import Settings
+from server.config import SECRETS, Settings
 from server.errors import TrainerFailed
-from tests.server.engine.processes import is_alive, until
+from tests.server.engine.processes import environment_of, is_alive, until
 
 ROOT = Path(__file__).resolve().parents[3]
 STUB = [sys.executable, "-m", "tests.server.adaptation.stub_trainer"]
@@ -48,6 +48,16 @@ async def test_it_is_started_when_it_is_asked_and_stays() -> None:
         await process.ask(say("again"), Tokenized)
         assert process.pid == pid
         assert os.getpriority(os.PRIO_PROCESS, pid or 0) == 5
+
+
+async def test_it_never_sees_the_servers_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*SECRETS, "TTRL_LOG_LEVEL"):
+        monkeypatch.setenv(name, "x")
+    async with trainer() as process:
+        await process.ask(say("hello"), Tokenized)
+        seen = environment_of(process.pid or 0)
+    assert not seen & set(SECRETS)
+    assert "TTRL_LOG_LEVEL" in seen
 
 
 async def test_requests_take_turns() -> None:
@@ -133,7 +143,7 @@ OWNER = """
 import asyncio, sys
 from adapters.batch import Tokenize, Tokenized
 from server.adaptation.trainer import TrainerProcess, trainer_command
-from server.config import Settings
+from server.config import SECRETS, Settings
 
 async def main():
     process = TrainerProcess(trainer_command(Settings()), threads=1, nice=0, timeout_s=120)

@@ -37,3 +37,9 @@ def all_gone(pids: Iterable[int]) -> bool:
 def pids_in(path: Path) -> list[int]:
     """The pids that stand-ins wrote down."""
     return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+def environment_of(pid: int) -> set[str]:
+    """The names of the variables that a process was started with."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return {entry.partition(b"=")[0].decode() for entry in entries if entry}

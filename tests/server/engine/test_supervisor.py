@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.config import Settings
+from server.config import SECRETS, Settings
 from server.engine import supervisor as supervisor_module
 from server.engine.launch import EngineCommand
 from server.engine.supervisor import EngineSupervisor
 from server.errors import EngineUnavailable
-from tests.server.engine.processes import all_gone, is_alive, pids_in, until
+from tests.server.engine.processes import all_gone, environment_of, is_alive, pids_in, until
 
 STANDIN = Path(__file__).with_name("standin.py")
 OWNER = Path(__file__).with_name("owner.py")
@@ -48,6 +48,19 @@ async def test_it_starts_and_leaves_nothing_behind(tmp_path: Path) -> None:
     await engine.stop()
     assert engine.state == "stopped"
     assert all_gone([guard, *pids_in(tmp_path / "pids")])
+
+
+async def test_it_never_sees_the_servers_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, "x")
+    engine = supervisor(tmp_path)
+    await engine.start()
+    seen = [environment_of(pid) for pid in pids_in(tmp_path / "pids")]
+    await engine.stop()
+    assert seen
+    assert not any(names & set(SECRETS) for names in seen)
 
 
 async def test_a_killed_engine_comes_back_at_the_same_url(tmp_path: Path) -> None:
