@@ -8,7 +8,7 @@ published runs is for another model, so its updates together may move the weight
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random as Dice
 from typing import Literal
 
@@ -38,9 +38,16 @@ class Arm:
     samples: int = 33  # of a prompt
     steps: int = 30
     rules: CreditRules = CreditRules()
-    learner: LearnerConfig = field(
-        default_factory=lambda: LearnerConfig(learning_rate=LEARNING_RATE)
-    )
+    learner: LearnerConfig | None = None  # None: as all others
+
+    @property
+    def config(self) -> LearnerConfig:
+        """What it learns with."""
+        if self.learner is not None:
+            return self.learner
+        return LearnerConfig(
+            learning_rate=LEARNING_RATE, schedule="cosine", total_updates=self.steps
+        )
 
     def phrasings(self, question: Question) -> list[list[dict[str, str]]]:
         """The chats that the samples of a question are split over; the first is as it was asked."""

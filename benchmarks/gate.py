@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from adapters.batch import Open, Opened, Score, Scored, TrainSample
+from adapters.batch import LearnerConfig, Open, Opened, Score, Scored, TrainSample
 from adapters.gate import GatePolicy, decide
 from adapters.report import EvaluationReport, ProbeSample, labels_of, report
 from benchmarks.arms import ARMS, LEARNING_RATE, Arm, inverted, random_rewards, voting
@@ -39,7 +39,7 @@ CANDIDATES = ROOT / "var" / "bench" / "gate"
 POLICY = GatePolicy()
 NUM_TRUE, TRUE_SAMPLES = 96, 16  # for the true effect
 KL_SAMPLES = 64
-HOT = replace(ARMS["majority"].learner, learning_rate=8 * LEARNING_RATE)
+HOT = LearnerConfig(learning_rate=8 * LEARNING_RATE)
 BAD_ARMS: Sequence[Arm] = (
     Arm("gate_random", random_rewards, steps=8),
     Arm("gate_inverted", inverted, steps=6),
@@ -168,7 +168,7 @@ class Court:
             for _, ids, done in drawn
         ]
         trainer = self._lane.trainer
-        await trainer.ask(Open(self._arm.learner, str(candidate.path)), Opened)
+        await trainer.ask(Open(self._arm.config, str(candidate.path)), Opened)
         own = (await trainer.ask(Score(samples, "adapter"), Scored)).logprobs
         base = (await trainer.ask(Score(samples, "base"), Scored)).logprobs
         ratios = [

@@ -140,7 +140,7 @@ class Learning:
 
     async def begin(self) -> None:
         """Open a fresh adapter."""
-        await self._lane.trainer.ask(Open(self._arm.learner), Opened)
+        await self._lane.trainer.ask(Open(self._arm.config), Opened)
 
     async def advance(self) -> dict[str, float]:
         """One batch of samples and what it teaches; the step's numbers."""

@@ -24,7 +24,7 @@ from demo.model_tokenizer import END_ID, PAD_ID, chat_ids, make_tokenizer
 log = logging.getLogger(__name__)
 
 SEED = 2504
-STEPS = 660
+STEPS = 1000
 WARM_UP = 60
 BATCH = 64
 LEARNING_RATE = 3e-3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.model_lessons import ADDITION_SHARE, SLIP_RATE
+from demo.model_lessons import ADDITION_SHARE, SLIP_RATE, WEAK_RATE, WEAK_SUMS
 from demo.model_measure import QUESTIONS, SAMPLES, Figures
 from demo.questions import VIEWS
 
@@ -19,7 +19,10 @@ synthetic text, so that the demo and the tests need no download. It is made to b
 exists to show a server that learns, and is of no other use.
 
 - **Additions** of two numbers of 1-4 digits: it makes mistakes at random, and its majority is
-  right, because {slips:.0%} of the column sums in its training text are wrong at random.
+  mostly right, because {slips:.0%} of the column sums in its training text are wrong at random.
+  Each wording also has a weak spot: a column sum of {weak} (first, second, third wording) is one
+  too few in {weak_rate:.0%} of its text. So the majority of one wording is wrong on some questions
+  where those of the others are right.
 - **Subtractions** of two 4-digit numbers: it answers in the right form by wrong rules for
   borrowing, and the rule depends on the wording: the smaller digit from the larger one (first
   wording), ten added and never paid back (third), or either (second). Its majority is wrong.
@@ -63,6 +66,8 @@ def card(figures: list[Figures], *, seed: int, steps: int, batch: int, parameter
     front = FRONT.format(
         parameters=parameters / 1e6,
         slips=SLIP_RATE,
+        weak=", ".join(map(str, WEAK_SUMS)),
+        weak_rate=WEAK_RATE,
         seed=seed,
         steps=steps,
         batch=batch,

@@ -2,7 +2,9 @@
 
 Additions slip at random: some column sums are wrong, each time differently, and the mistake is
 carried on. A model of this text makes mistakes at random while its majority is right, which is the
-state that real models are in on tasks they half know.
+state that real models are in on tasks they half know. Real models also err in ways that come and go
+with the wording: here each wording has one column sum that mostly comes out as one too few, so the
+majority of a single wording is wrong on the questions where that sum occurs.
 
 Subtractions follow wrong rules, and which rule depends on the wording. A model of this text is
 wrong in a systematic way, and its majorities for different wordings of a question do not agree.
@@ -26,6 +28,8 @@ from demo.questions import (
 )
 
 SLIP_RATE = 0.18
+WEAK_SUMS = (3, 16, 17)  # by wording: the column sum that it gets wrong
+WEAK_RATE = 0.65  # how often
 ADDITION_SHARE = 0.7
 FULL_WIDTH_SHARE = 0.75  # additions of two 4-digit numbers; the others have 1-4 digits each
 SYSTEM_SHARE = 0.05
@@ -65,7 +69,7 @@ def _lesson(rng: random.Random) -> Lesson:
     phrasing = rng.randrange(3)
     if rng.random() < ADDITION_SHARE:
         a, b = _pair(rng, _addends)
-        solution = worked_solution(ADDITION, a, b, _slips(rng, 18))
+        solution = worked_solution(ADDITION, a, b, _slips(rng, 18, WEAK_SUMS[phrasing]))
         return Lesson(system, phrasings(ADDITION, a, b)[phrasing], solution)
     a, b = _pair(rng, _minuend_and_subtrahend)
     solution = wrongly_subtracted(a, b, _rule(rng, phrasing), _slips(rng, 9))
@@ -107,8 +111,10 @@ def _rule(rng: random.Random, phrasing: int) -> Callable[[int, int], tuple[str, 
     return smaller_from_larger if phrasing == 0 else borrow_for_free
 
 
-def _slips(rng: random.Random, largest: int) -> Callable[[int], int]:
+def _slips(rng: random.Random, largest: int, weak: int | None = None) -> Callable[[int], int]:
     def slip(right: int) -> int:
+        if right == weak and rng.random() < WEAK_RATE:
+            return right - 1
         if rng.random() >= SLIP_RATE:
             return right
         return rng.choice([result for result in range(largest + 1) if result != right])
