@@ -25,7 +25,7 @@ LEARNING = Learning(
     learning_rate=1e-3,
     estimator="harmony",
 )
-GATE = Gate(probe_prompts=32, samples_per_prompt=24)
+GATE = Gate(probe_prompts=32, samples_per_prompt=48)  # 16 a view: fewer look like disagreement
 
 LEARNED_QUESTIONS = 160  # a tenant; the server keeps a fifth apart as its probe
 MEASURED_QUESTIONS = 64
