@@ -52,11 +52,12 @@ def make_claim(root: Path) -> Claim:
         raise BlockingIOError(f"{draft} was taken")
     try:
         draft.rename(root / name)
+        claim = Claim(root / name, claim.descriptor)
         sync_directory(root)
     except OSError:
         claim.release()
         raise
-    return Claim(root / name, claim.descriptor)
+    return claim
 
 
 def adopt_claims(root: Path) -> list[Claim]:
