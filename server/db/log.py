@@ -154,7 +154,7 @@ def _touch(connection: Connection) -> None:
         version = connection.execute(text("PRAGMA user_version")).scalar_one()
         connection.execute(text(f"PRAGMA user_version = {int(version)}"))
     else:
-        connection.execute(text("SELECT pg_current_xact_id()"))
+        connection.execute(text("SELECT txid_current()"))
 
 
 def insert_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:

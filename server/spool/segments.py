@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from server.spool.frames import Intact, count, scan
 logger = logging.getLogger(__name__)
 
 SUFFIX: Final = ".seg"
+REFUSED, DAMAGED, KEPT = ".refused", ".damaged", ".kept"  # files for somebody to look at
 
 
 @dataclass(eq=False, slots=True)
@@ -99,6 +101,16 @@ def set_aside(segment: Segment, aside: Path, data: bytes, reason: str) -> None:
         logger.error("log spool: they are kept in %s", aside)
 
 
+def kept_bytes(root: Path) -> int:
+    """The size of all files that wait for somebody to look at them, other processes' included."""
+    num_bytes = 0
+    for suffix in (REFUSED, DAMAGED, KEPT):
+        for path in root.glob(f"*{suffix}"):
+            with suppress(FileNotFoundError):
+                num_bytes += path.stat().st_size
+    return num_bytes
+
+
 def remove_segment(segment: Segment) -> None:
     """Remove the file; or take it out of the queue under another name.
 
@@ -106,7 +118,7 @@ def remove_segment(segment: Segment) -> None:
         OSError: it cannot be removed.
     """
     if segment.must_stay:
-        kept = segment.claim.path.parent / f"{segment.claim.path.name}-{segment.path.stem}.kept"
+        kept = segment.claim.path.parent / f"{segment.claim.path.name}-{segment.path.stem}{KEPT}"
         segment.path.rename(kept)
         logger.error("log spool: the whole segment is kept in %s", kept)
     else:

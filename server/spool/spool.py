@@ -23,9 +23,12 @@ from server.spool.claims import Claim, adopt_claims, make_claim
 from server.spool.files import AppendedFile, append_once
 from server.spool.frames import frame
 from server.spool.segments import (
+    DAMAGED,
+    REFUSED,
     Reading,
     Segment,
     found_segments,
+    kept_bytes,
     new_segment,
     read_segment,
     remove_segment,
@@ -81,11 +84,8 @@ class Spool:
         Raises:
             OSError: the root cannot be read.
         """
-        claims = adopt_claims(self._root)
-        if self._root.is_dir():
-            kept = (path.stat().st_size for path in self._root.iterdir() if path.is_file())
-            self._num_kept_bytes = sum(kept)
-        for claim in claims:
+        self._num_kept_bytes = kept_bytes(self._root)
+        for claim in adopt_claims(self._root):
             found = found_segments(claim)
             if not found:
                 claim.release()
@@ -176,7 +176,7 @@ class Spool:
             if len(self._segments) == 1:
                 self._seal()
             try:
-                payloads = read_segment(segment, self._aside(segment, "damaged"))
+                payloads = read_segment(segment, self._aside(segment, DAMAGED))
             except OSError as error:
                 logger.error("log spool: %s cannot be read: %s", segment.path, error)
                 payloads, segment.must_stay = [], True
@@ -199,13 +199,13 @@ class Spool:
         assert self._reading is not None
         reading = self._reading
         data = frame(reading.payloads[reading.done])
-        set_aside(reading.segment, self._aside(reading.segment, "refused"), data, reason)
+        set_aside(reading.segment, self._aside(reading.segment, REFUSED), data, reason)
         self.num_refused += 1
         self._num_kept_bytes += len(data)
         self.done(1)
 
     def _aside(self, segment: Segment, kind: str) -> Path:
-        return self._root / f"{segment.claim.path.name}.{kind}"
+        return self._root / f"{segment.claim.path.name}{kind}"
 
     def _remove_first(self) -> None:
         segment = self._segments.popleft()
