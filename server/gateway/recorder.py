@@ -202,8 +202,9 @@ class Recorder:
     async def _commit_all(self) -> None:
         while True:
             if self._is_spooling:
+                was_stopping = self._stopping.is_set()
                 is_moving = await self._move_some()
-                if self._stopping.is_set() and not is_moving:
+                if was_stopping and not is_moving:  # it was tried once more: the rest stays
                     return
             elif self._waiting:
                 batch = self._take(self._batch_limit)

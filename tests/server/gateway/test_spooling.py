@@ -366,9 +366,9 @@ async def test_a_locked_database_costs_nobody_an_answer(database: Database, tmp_
     backlog = Backlog(tmp_path / "spool", max_bytes=2**20)
     recorder = Recorder(database, backlog, queue_size=10, timeout_s=10, patience_s=0.05)
     await recorder.start()
-    async with database.transaction() as session:  # on SQLite this is the write lock
-        if not database.is_sqlite:
-            await session.execute(text("LOCK TABLE queries IN EXCLUSIVE MODE"))
+    lock = "SELECT 1" if database.is_sqlite else "LOCK TABLE queries IN EXCLUSIVE MODE"
+    async with database.transaction() as session:
+        await session.execute(text(lock))  # on SQLite the transaction has the write lock
         for one in "abc":
             await recorder.record(entry(one))
         assert recorder.status.num_entries == 3

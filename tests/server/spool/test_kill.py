@@ -17,7 +17,7 @@ from server.spool.backlog import Backlog
 from tests.server.gateway.test_recorder import NOW
 
 ROOT = Path(__file__).resolve().parents[3]
-NUM_ROUNDS, NUM_ANSWERS, NUMBERS_A_ROUND = 4, 60, 1_000_000
+NUM_ROUNDS, NUM_ANSWERS, NUMBERS_A_ROUND = 3, 60, 1_000_000
 
 
 def run_until_killed(url: str, spool: Path, round_number: int) -> list[int]:
