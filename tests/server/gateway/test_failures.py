@@ -217,8 +217,7 @@ async def test_a_full_spool_is_told_before_an_engine_is_asked(tmp_path: Path):
 
 
 async def test_a_full_spool_may_be_served_without(tmp_path: Path):
-    options = {"log_spool_bytes": 0, "log_when_full": "serve_unlogged"}
-    async with running(tmp_path, **options) as stack:
+    async with running(tmp_path, log_spool_bytes=0, log_when_full="serve_unlogged") as stack:
         async with stack.database.transaction() as session:
             await session.execute(text("DROP TABLE answers"))
         assert [(await ask(stack))[0] for _ in range(3)] == [200] * 3

@@ -34,7 +34,7 @@ class Rows:
     def __init__(self, *moods: Mood) -> None:
         self.ids: list[str] = []
         self.mood: Mood = "well"
-        self.moods = list(moods)
+        self.moods: list[Mood] = list(moods)
         self.poison: set[str] = set()
         self.hanging = asyncio.Event()  # a call hangs
         self.go_on = asyncio.Event()
