@@ -9,19 +9,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from importlib.metadata import version
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 
 from server.admin.router import admin_router
 from server.auth import Keys
 from server.config import Settings
 from server.db.engine import Database
-from server.db.failures import SQLAlchemyError, refused_at_start
+from server.db.failures import refused_at_start
 from server.db.migrate import check, upgrade
 from server.embedded import Embedded
 from server.engine.identity import identity_dir
 from server.engine.model_files import check_model
-from server.errors import ConfigurationError, DatabaseBehind
+from server.errors import ConfigurationError
 from server.gateway.routes import gateway_router
+from server.health import health_router
 from server.http_errors import install_error_handlers
 from server.logs import configure_logging
 from server.parts import Parts
@@ -53,35 +54,8 @@ def create_app(parts: Parts, *, lifespan: Lifespan | None = None) -> FastAPI:
     install_error_handlers(app)
     app.include_router(gateway_router(parts.gateway))
     app.include_router(admin_router(parts.admin))
-    _add_health(app, parts)
+    app.include_router(health_router(parts))
     return app
-
-
-def _add_health(app: FastAPI, parts: Parts) -> None:
-    @app.get("/healthz", tags=["health"], summary="Whether the process is alive")
-    async def healthz() -> dict[str, str]:
-        """Answers 200 as long as the event loop turns."""
-        return {"status": "ok"}
-
-    @app.get(
-        "/readyz",
-        tags=["health"],
-        summary="Whether requests can be served",
-        responses={503: {"description": "Every engine, or the database, is away or behind."}},
-    )
-    async def readyz(response: Response) -> dict[str, str]:
-        """Answers 200 when an engine is ready and the database answers, else 503 and why."""
-        engines = "ok" if parts.pool.ready else "away"
-        try:
-            await check(parts.database)
-            database = "ok"
-        except (SQLAlchemyError, OSError):
-            database = "away"
-        except DatabaseBehind:
-            database = "behind"
-        if (engines, database) != ("ok", "ok"):
-            response.status_code = 503
-        return {"engines": engines, "database": database}
 
 
 async def prepare(settings: Settings) -> None:

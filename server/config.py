@@ -113,6 +113,18 @@ class Settings(BaseSettings):
     log_timeout_s: float = Field(
         default=10, gt=0, description="Longest wait for a commit before the client gets an error."
     )
+    log_patience_s: float = Field(
+        default=1, gt=0, description="A commit that takes longer sends what waits to the spool."
+    )
+    log_spool_bytes: int = Field(
+        default=2**30,
+        ge=0,
+        description="Bound of a web process's spool in `<data_dir>/spool`; 0: no spool.",
+    )
+    log_when_full: Literal["refuse", "serve_unlogged"] = Field(
+        default="refuse",
+        description="Neither database nor spool takes answers: 503, or serve them and count.",
+    )
 
     worker: bool = Field(
         default=True, description="Whether `serve` runs a worker process beside the web process."

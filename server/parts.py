@@ -20,6 +20,7 @@ from server.engine.registry import AdapterRegistry
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory
 
 
@@ -74,7 +75,12 @@ class Parts:
             registry=registry,
             upstream=Upstream(pool, registry, max_connections=settings.max_in_flight),
             recorder=Recorder(
-                database, queue_size=settings.log_queue_size, timeout_s=settings.log_timeout_s
+                database,
+                Backlog(settings.data_dir / "spool", max_bytes=settings.log_spool_bytes),
+                queue_size=settings.log_queue_size,
+                timeout_s=settings.log_timeout_s,
+                patience_s=settings.log_patience_s,
+                when_full=settings.log_when_full,
             ),
         )
 

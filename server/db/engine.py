@@ -53,6 +53,10 @@ class Database:
         async with self.engine.execution_options(sqlite_write=write).begin() as connection:
             return await connection.run_sync(work)
 
+    async def forget_connections(self) -> None:
+        """Open new connections from now on, without a word to the idle ones: they may be dead."""
+        await self.engine.dispose(close=False)
+
     async def close(self) -> None:
         """Close all connections."""
         for thread in self._threads.values():

@@ -6,21 +6,32 @@ U+2400 (the picture of NUL) on every database, so that a log reads the same ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Table, insert
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection, Insert, Table, insert, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from server.db.engine import Database
 from server.db.models import Answer, Query
 from server.errors import LogUnavailable
 
-INSERT_QUERIES = insert(cast(Table, Query.__table__))
-INSERT_ANSWERS = insert(cast(Table, Answer.__table__))
+QUERIES, ANSWERS = cast(Table, Query.__table__), cast(Table, Answer.__table__)
+INSERT_QUERIES, INSERT_ANSWERS = insert(QUERIES), insert(ANSWERS)
+# What of PostgreSQL's error classes is the row's own fault: its values, a constraint, its size.
+ROWS_FAULT = ("22", "23", "54")
 NUL, NUL_PICTURE = "\0", "\u2400"
 
 T = TypeVar("T")
@@ -42,7 +53,10 @@ class LoggedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One row of the log with its answers. `prompt` and `params` have gone through `storable`."""
+    """One row of the log with its answers. `prompt` and `params` have gone through `storable`.
+
+    Entries wait on disk in this form: a new field needs a default.
+    """
 
     id: str
     tenant_id: int
@@ -83,25 +97,86 @@ async def store_entries(database: Database, entries: Sequence[LogEntry]) -> None
     """Write the entries in one transaction, all or none.
 
     Raises:
-        LogUnavailable: the database cannot be reached, or is locked.
+        LogUnavailable: the database cannot be reached, is locked, or takes no rows at all.
         EntryRefused: it takes none of them because of at least one of them.
     """
+    await _store(database, entries, insert_entries)
+
+
+async def replay_entries(database: Database, entries: Sequence[LogEntry]) -> None:
+    """As `store_entries`, for entries that may be stored already: those are left as they are."""
+    await _store(database, entries, insert_missing_entries)
+
+
+async def _store(
+    database: Database, entries: Sequence[LogEntry], write: Callable[..., None]
+) -> None:
     try:
-        await database.run(lambda connection: insert_entries(connection, entries))
-    except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+        await database.run(lambda connection: write(connection, entries))
+    except (SQLAlchemyError, OSError, ValueError, ArithmeticError) as error:
+        if _is_the_rows_fault(error):
+            raise EntryRefused(_reason(error)) from error
         raise LogUnavailable("The query log cannot be written at the moment.") from error
-    except (SQLAlchemyError, ValueError, ArithmeticError) as error:
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise LogUnavailable("The query log cannot be written at the moment.") from error
-        raise EntryRefused(str(error)) from error
+
+
+def _is_the_rows_fault(error: Exception) -> bool:
+    """Whether other rows may be taken; a schema that is behind, or a full disk, takes none."""
+    if not isinstance(error, DBAPIError):
+        # Of SQLAlchemy's own, this one is about values that have no form in the database.
+        return isinstance(error, (StatementError, ValueError, ArithmeticError))
+    if error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError)):
+        return False
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(ROWS_FAULT)
+    return isinstance(error, (DataError, IntegrityError, ProgrammingError))
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the statement and its values: those are a tenant's."""
+    origin = error.orig if isinstance(error, StatementError) else error
+    lines = str(origin).splitlines() or [""]
+    return f"{type(origin).__name__}: {lines[0][:200]}"
+
+
+async def is_writable(database: Database) -> bool:
+    """Whether a transaction that writes can be committed now."""
+    try:
+        await database.run(_touch)
+    except (SQLAlchemyError, OSError):
+        return False
+    return True
+
+
+def _touch(connection: Connection) -> None:
+    """Write something that changes nothing, so that a full disk is noticed too."""
+    if connection.dialect.name == "sqlite":
+        version = connection.execute(text("PRAGMA user_version")).scalar_one()
+        connection.execute(text(f"PRAGMA user_version = {int(version)}"))
+    else:
+        connection.execute(text("SELECT txid_current()"))
 
 
 def insert_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
     """Insert queries and answers, one statement each."""
-    connection.execute(INSERT_QUERIES, [_query_row(entry) for entry in entries])
-    answers = [_answer_row(entry.id, answer) for entry in entries for answer in entry.answers]
-    if answers:
-        connection.execute(INSERT_ANSWERS, answers)
+    _insert(connection, entries, INSERT_QUERIES, INSERT_ANSWERS)
+
+
+def insert_missing_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
+    """Insert those that are not there; an entry's rows are there all or none."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    queries = dialect.insert(QUERIES).on_conflict_do_nothing()
+    answers = dialect.insert(ANSWERS).on_conflict_do_nothing()
+    _insert(connection, entries, queries, answers)
+
+
+def _insert(
+    connection: Connection, entries: Sequence[LogEntry], queries: Insert, answers: Insert
+) -> None:
+    connection.execute(queries, [_query_row(entry) for entry in entries])
+    rows = [_answer_row(entry.id, answer) for entry in entries for answer in entry.answers]
+    if rows:
+        connection.execute(answers, rows)
 
 
 def _query_row(entry: LogEntry) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from sqlalchemy import text
 from server.app import create_app, prepare
 from server.auth import Keys
 from server.config import Settings
+from server.db.engine import Database
 from server.parts import Parts
 from tests.fakes.serving import serve
 from tests.fakes.vllm import FakeVLLM
 
 ROOT = Path(__file__).resolve().parents[2]
 ADMIN_KEY = "an-admin-key"
+LOG_OK = {"state": "ok", "entries": 0, "bytes": 0, "oldest_s": 0, "refused": 0, "unlogged": 0}
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
@@ -68,7 +71,7 @@ async def test_it_is_alive_without_an_engine(http: httpx.AsyncClient) -> None:
 async def test_it_is_not_ready_without_an_engine(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"engines": "away", "database": "ok"}
+    assert response.json() == {"engines": "away", "database": "ok", "log": LOG_OK}
 
 
 async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
@@ -80,7 +83,21 @@ async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
         http = await held.enter_async_context(client_of(parts))
         response = await http.get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"engines": "ok", "database": "ok"}
+    assert response.json() == {"engines": "ok", "database": "ok", "log": LOG_OK}
+
+
+async def test_it_is_ready_while_its_database_is_away(settings: Settings) -> None:
+    async with AsyncExitStack() as held:
+        url = await held.enter_async_context(serve(FakeVLLM(check_files=False)))
+        parts = parts_on(settings, url)
+        await held.enter_async_context(parts.running())
+        await parts.pool.wait_ready()
+        nowhere = Database(f"sqlite+aiosqlite:///{settings.data_dir / 'nowhere' / 'ttrl.db'}")
+        http = await held.enter_async_context(client_of(replace(parts, database=nowhere)))
+        response = await http.get("/readyz")
+        await nowhere.close()
+    assert response.status_code == 200
+    assert response.json() == {"engines": "ok", "database": "away", "log": LOG_OK}
 
 
 async def test_it_is_not_ready_on_a_database_behind(parts: Parts, http: httpx.AsyncClient) -> None:

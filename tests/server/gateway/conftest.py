@@ -29,6 +29,7 @@ from server.gateway.recorder import Recorder
 from server.gateway.routes import gateway_router
 from server.gateway.upstream import Upstream
 from server.http_errors import install_error_handlers
+from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory, version_engine_name
 from tests.fakes.serving import serve
 from tests.fakes.vllm import FakeVLLM
@@ -41,8 +42,15 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 class WatchedRecorder(Recorder):
     """Says when entries were stored, for tests whose client is gone by then."""
 
-    def __init__(self, database: Database, *, queue_size: int, timeout_s: float) -> None:
-        super().__init__(database, queue_size=queue_size, timeout_s=timeout_s)
+    def __init__(self, database: Database, settings: Settings) -> None:
+        super().__init__(
+            database,
+            Backlog(settings.data_dir / "spool", max_bytes=settings.log_spool_bytes),
+            queue_size=settings.log_queue_size,
+            timeout_s=settings.log_timeout_s,
+            patience_s=settings.log_patience_s,
+            when_full=settings.log_when_full,
+        )
         self.stored = asyncio.Event()
 
     async def record(self, entry: LogEntry) -> None:
@@ -163,9 +171,7 @@ async def _deps(
     upstream = Upstream(pool, registry, max_connections=settings.max_in_flight)
     await upstream.start()
     held.push_async_callback(upstream.stop)
-    recorder = WatchedRecorder(
-        database, queue_size=settings.log_queue_size, timeout_s=settings.log_timeout_s
-    )
+    recorder = WatchedRecorder(database, settings)
     await recorder.start()
     held.push_async_callback(recorder.stop)
     return GatewayDeps(settings, tenants, pool, registry, upstream, recorder, SystemClock())

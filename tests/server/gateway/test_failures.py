@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from server.gateway.engine_errors import engine_error
+from server.gateway.recorder import PROMISED_BYTES
 from tests.fakes.serving import serve
 from tests.fakes.vllm import Fault
 from tests.server.gateway.conftest import Stack, chat, running
@@ -181,11 +182,46 @@ async def test_a_prompt_that_is_too_long_for_the_model(stack: Stack):
     assert await stack.queries() == []
 
 
-async def test_a_200_that_cannot_be_logged_is_a_503(stack: Stack):
+async def test_a_200_that_cannot_be_logged_is_a_503(tmp_path: Path):
+    async with running(tmp_path, log_spool_bytes=0) as stack:
+        async with stack.database.transaction() as session:
+            await session.execute(text("DROP TABLE answers"))
+        assert (await ask(stack))[:2] == (503, "log_unavailable")
+        assert await stack.queries() == []
+
+
+async def test_requests_are_served_and_stored_while_the_database_takes_nothing(stack: Stack):
     async with stack.database.transaction() as session:
-        await session.execute(text("DROP TABLE answers"))
-    assert (await ask(stack))[:2] == (503, "log_unavailable")
+        await session.execute(text("ALTER TABLE answers RENAME TO hidden"))
+    assert [(await ask(stack, stream=stream))[0] for stream in (False, True, False)] == [200] * 3
+    assert stack.recorder.status.state == "spooling"
     assert await stack.queries() == []
+    async with stack.database.transaction() as session:
+        await session.execute(text("ALTER TABLE hidden RENAME TO answers"))
+    await stack.recorder.stop()  # which moves what it can
+    rows = await stack.queries()
+    assert [row.stream for row in rows] == [False, True, False]
+    assert [len(await stack.answers(row.id)) for row in rows] == [1, 1, 1]
+
+
+async def test_a_full_spool_is_told_before_an_engine_is_asked(tmp_path: Path):
+    async with running(tmp_path, log_spool_bytes=PROMISED_BYTES + 10) as stack:
+        async with stack.database.transaction() as session:
+            await session.execute(text("DROP TABLE answers"))
+        assert (await ask(stack))[0] == 200  # the first goes to the spool
+        status, code, headers = await ask(stack)
+        assert (status, code) == (503, "log_unavailable")
+        assert int(headers["retry-after"]) >= 1
+        assert stack.fake.num_generations == 1
+        assert (await ask(stack, store=False))[0] == 200
+
+
+async def test_a_full_spool_may_be_served_without(tmp_path: Path):
+    async with running(tmp_path, log_spool_bytes=0, log_when_full="serve_unlogged") as stack:
+        async with stack.database.transaction() as session:
+            await session.execute(text("DROP TABLE answers"))
+        assert [(await ask(stack))[0] for _ in range(3)] == [200] * 3
+        assert stack.recorder.status.num_unlogged == 3
 
 
 async def test_a_full_log_is_told_before_an_engine_is_asked(tmp_path: Path):
