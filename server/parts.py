@@ -89,6 +89,7 @@ class Parts:
             upstream=self.upstream,
             recorder=self.recorder,
             clock=self.clock,
+            database=self.database,
         )
 
     @property
