@@ -1,10 +1,10 @@
 """Incumbent and candidate on the probe: the same prompts, the same seeds, the same labels.
 
 The labels are what the incumbent's views agree on (adapters.report), made once and stored with its
-report; the truths, where there are some, were stored with the selection. How far views agree is measured on version 0: a version that was trained on what its views
-share agrees with itself, right or wrong. The candidate's distance to the base model is the k3
-estimate of KL(candidate || base), a token at a time, on its own samples
-(http://joschu.net/blog/kl-approx.html).
+report; the truths, where there are some, were stored with the selection. How far views agree is
+measured on version 0: a version that was trained on what its views share agrees with itself, right
+or wrong. The candidate's distance to the base model is the k3 estimate of KL(candidate || base), a
+token at a time, on its own samples (http://joschu.net/blog/kl-approx.html).
 """
 
 from __future__ import annotations

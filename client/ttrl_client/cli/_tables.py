@@ -184,6 +184,16 @@ def queries(page: types.Page[types.Query]) -> RenderableType:
     return paged(page, table, "No query yet.")
 
 
+def feedback(given: types.Feedback) -> RenderableType:
+    """What is stored now about an answer."""
+    return _facts(
+        ("answer", f"{_plain(given.id)}, choice {given.choice}, of v{given.adapter_version}"),
+        ("score", _number(given.score)),
+        ("correct answer", "-" if given.correct_answer is None else _plain(given.correct_answer)),
+        ("comment", "-" if given.comment is None else _plain(given.comment)),
+    )
+
+
 def verdict(cycle: types.Cycle) -> RenderableType:
     """How a cycle ended: the numbers that the gate saw, and its reasons."""
     head = f"Cycle {cycle.id} of {_plain(cycle.tenant)}: {_styled(cycle.status, STATUS_STYLE)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -10,10 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import select, text
+from ttrl_client import AsyncTenantClient, TenantClient, types
 
 from server.db.engine import Database
 from server.db.models import Feedback
+from server.gateway.admission import Admission
+from server.gateway.routes import gateway_router
+from server.http_errors import install_error_handlers
 from tests.server.gateway.conftest import ADDER, NOVICE, Stack, chat, running
 
 
@@ -202,3 +208,50 @@ async def test_feedback_is_in_no_log_even_where_it_cannot_be_stored(
     assert response.status_code >= 500
     assert "secret" not in response.text + caplog.text
     assert caplog.records
+
+
+async def test_the_tenants_clients_fit_the_server(stack: Stack) -> None:
+    completion = await ask(stack, n=2)
+
+    def blocking() -> types.Feedback:
+        transport = httpx.HTTPTransport()
+        with TenantClient(stack.url, api_key=ADDER, transport=transport) as client:
+            return client.feedback(completion, score=1, choice=1)
+
+    async with AsyncTenantClient(
+        stack.url, api_key=ADDER, transport=httpx.AsyncHTTPTransport()
+    ) as client:
+        first = await client.feedback(completion, correct_answer="4", comment="by hand")
+        items = [types.FeedbackCreate(id=one, score=0) for one in (completion, "cmpl-0")]
+        batch = await client.feedback_batch(items)
+    second = await asyncio.to_thread(blocking)
+    assert (first.correct_answer, first.comment, first.adapter_version) == ("4", "by hand", 2)
+    assert (batch.unknown, [one.score for one in batch.data]) == (["cmpl-0"], [0.0])
+    assert (second.choice, second.score) == (1, 1.0)
+
+
+async def test_feedback_reaches_an_answer_of_a_text_completion(stack: Stack) -> None:
+    async with stack.http() as http:
+        body = {"model": "ttrl", "prompt": "2+2="}
+        completion = (await http.post("/v1/completions", json=body)).json()["id"]
+    assert (await say(stack, {"id": completion, "score": 1})).status_code == 200
+
+
+async def test_too_much_at_once_is_told_to_wait(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Admission(1)
+    app = FastAPI()
+    install_error_handlers(app)
+    with monkeypatch.context() as patched:
+        patched.setattr("server.gateway.feedback.Admission", lambda _: full)
+        app.include_router(gateway_router(stack.deps))
+    headers = {"Authorization": f"Bearer {ADDER}"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://s", headers=headers
+    ) as http:
+        with full.enter():
+            refused = await http.post("/v1/feedback", json={"id": "x", "score": 1})
+        free = await http.post("/v1/feedback", json={"id": "x", "score": 1})
+    assert (refused.status_code, free.status_code) == (429, 404)
+    assert refused.headers["retry-after"]
