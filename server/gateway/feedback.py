@@ -7,7 +7,8 @@ read it (server.adaptation.truths). An id of another tenant looks like one that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Request
@@ -25,13 +26,38 @@ from server.tenants import Caller
 
 MAX_BODY_BYTES: Final = 2**20
 MAX_IN_FLIGHT: Final = 64  # over all tenants; these requests are short
+MAX_PER_TENANT: Final = 16  # so that slow bodies of one keep nobody else away
 
 B = TypeVar("B", bound=BaseModel)
 
 
+class Turns:
+    """Bounds the requests in flight, over all tenants and of each."""
+
+    def __init__(self, max_in_flight: int, max_per_tenant: int) -> None:
+        self._everyone = Admission(max_in_flight)
+        self._max_per_tenant = max_per_tenant
+        self._tenants: dict[int, Admission] = {}
+
+    @contextmanager
+    def take(self, tenant_id: int) -> Generator[None]:
+        """Be in flight for the block.
+
+        Raises:
+            Overloaded: the tenant, or all together, have too many already.
+        """
+        own = self._tenants.setdefault(tenant_id, Admission(self._max_per_tenant))
+        try:
+            with own.enter(), self._everyone.enter():
+                yield
+        finally:
+            if not own.in_flight:
+                self._tenants.pop(tenant_id, None)
+
+
 def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:
     """Add the routes of feedback."""
-    admission = Admission(MAX_IN_FLIGHT)
+    turns = Turns(MAX_IN_FLIGHT, MAX_PER_TENANT)
 
     @router.post(
         "/feedback",
@@ -46,7 +72,7 @@ def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:
         replaces this.
         """
         caller = await deps.tenants.caller(api_key(request.scope))
-        with admission.enter():
+        with turns.take(caller.tenant_id):
             given = await _read(request, deps, wire.FeedbackCreate)
             (shown,), _ = await _store(deps, caller, [given])
         if shown is None:
@@ -64,7 +90,7 @@ def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:
         Ids that are not in the log are named in `unknown`; feedback to the others is stored.
         """
         caller = await deps.tenants.caller(api_key(request.scope))
-        with admission.enter():
+        with turns.take(caller.tenant_id):
             given = await _read(request, deps, wire.FeedbackBatchCreate)
             shown, unknown = await _store(deps, caller, given.items)
         data = [one for one in shown if one is not None]

@@ -17,7 +17,8 @@ from ttrl_client import AsyncTenantClient, TenantClient, types
 
 from server.db.engine import Database
 from server.db.models import Feedback
-from server.gateway.admission import Admission
+from server.errors import Overloaded
+from server.gateway.feedback import Turns
 from server.gateway.routes import gateway_router
 from server.http_errors import install_error_handlers
 from tests.server.gateway.conftest import ADDER, NOVICE, Stack, chat, running
@@ -237,21 +238,28 @@ async def test_feedback_reaches_an_answer_of_a_text_completion(stack: Stack) -> 
     assert (await say(stack, {"id": completion, "score": 1})).status_code == 200
 
 
+def test_one_tenant_cannot_take_all_turns() -> None:
+    turns = Turns(3, 2)
+    with turns.take(1), turns.take(1):
+        with pytest.raises(Overloaded), turns.take(1):
+            raise AssertionError
+        with turns.take(2), pytest.raises(Overloaded), turns.take(2):
+            raise AssertionError
+    with turns.take(1):
+        pass
+
+
 async def test_too_much_at_once_is_told_to_wait(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = Admission(1)
+    monkeypatch.setattr("server.gateway.feedback.MAX_PER_TENANT", 0)
     app = FastAPI()
     install_error_handlers(app)
-    with monkeypatch.context() as patched:
-        patched.setattr("server.gateway.feedback.Admission", lambda _: full)
-        app.include_router(gateway_router(stack.deps))
+    app.include_router(gateway_router(stack.deps))
     headers = {"Authorization": f"Bearer {ADDER}"}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://s", headers=headers
     ) as http:
-        with full.enter():
-            refused = await http.post("/v1/feedback", json={"id": "x", "score": 1})
-        free = await http.post("/v1/feedback", json={"id": "x", "score": 1})
-    assert (refused.status_code, free.status_code) == (429, 404)
+        refused = await http.post("/v1/feedback", json={"id": "x", "score": 1})
+    assert refused.status_code == 429
     assert refused.headers["retry-after"]
