@@ -47,7 +47,7 @@ async def tell(scene: Scene, answers: dict[int, str], *, prefix: str = "q") -> N
 
 
 async def tell_all(scene: Scene) -> None:
-    await tell(scene, {i: f"It is {right(q)}." for i, q in enumerate(QUESTIONS)})
+    await tell(scene, {i: f"The answer is {right(q)}." for i, q in enumerate(QUESTIONS)})
 
 
 def by_view(ask: Ask, right: int, dice: random.Random) -> int:
@@ -125,7 +125,8 @@ async def test_without_feedback_nothing_speaks_of_truths(scene: Scene) -> None:
     cycle = await scene.run()
     assert cycle.selection is not None
     assert not {"truths", "probe_truths"} & cycle.selection["counts"].keys()
-    assert not {"label_accuracy", "ground_truth_ratio"} & (await scene.steps(cycle.id))[0].metrics
+    metrics = (await scene.steps(cycle.id))[0].metrics
+    assert not {"label_accuracy", "ground_truth_ratio"} & metrics.keys()
     assert cycle.candidate_report is not None
     assert cycle.candidate_report["accuracy"] is None
 
@@ -167,7 +168,7 @@ async def test_feedback_that_differs_tells_nothing_and_is_counted(scene: Scene) 
     await tell(scene, {i: str(right(q)) for i, q in enumerate(QUESTIONS)})
     await tell(scene, {0: "999", 1: "999"}, prefix="again")
     await tell(scene, {2: "I do not know"})
-    cycle = await scene.run()
+    cycle = await scene.run(settings_of(gate={"probe_prompts": len(QUESTIONS)}))
     assert cycle.selection is not None
     counts = cycle.selection["counts"]
     assert (counts["conflicting_truths"], counts["unreadable_truths"]) == (2, 1)
