@@ -98,7 +98,7 @@ async def _store(
         }
         for one in known
     }
-    stored = await _upsert(session, [rows[key] for key in sorted(rows)]) if rows else []
+    stored = await _upsert(session, [rows[key] for key in sorted(rows)])
     return Stored(
         {(row.query_id, row.choice): row for row in stored}, frozenset(ids) - versions.keys()
     )
@@ -122,6 +122,8 @@ async def _upsert(session: AsyncSession, rows: list[dict[str, Any]]) -> Sequence
     """Insert or replace; rows are in the order of their keys, so that two requests with the same
     ones wait for each other and never deadlock.
     """
+    if not rows:
+        return ()
     dialect = session.get_bind().dialect.name
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = insert(Feedback).values(rows)
@@ -168,7 +170,10 @@ async def load_told(
     return [found[key] for key in keys if key in found]
 
 
-def _told(tenant_id: int, query_ids: Iterable[str], scores: bool) -> Select[Any]:
+def _told(
+    tenant_id: int, query_ids: Iterable[str], scores: bool
+) -> Select[str, int, str | None, list[Any], str, str, str | None]:
+    """The last two are those of a scored answer, and both None where none is looked for."""
     scored = and_(
         Answer.query_id == Feedback.query_id,
         Answer.choice == Feedback.choice,
