@@ -151,6 +151,32 @@ async def test_feedback_that_comes_during_a_cycle_waits_for_the_next(scene: Scen
     assert len(before) == cycle.selection["counts"]["probe_truths"] < 8
 
 
+class Crash(BaseException):
+    """The end of a worker."""
+
+
+async def test_whoever_takes_a_cycle_up_has_the_truths_that_it_began_with(scene: Scene) -> None:
+    def crash(_: object) -> None:
+        raise Crash
+
+    await scene.tenant()
+    await tell_all(scene)
+    cycle_id = await scene.enqueue(settings_of(gate=ENOUGH))
+    scene.trainer.on_ask = crash
+    with pytest.raises(Crash):
+        await scene.conduct(await scene.claim())
+    scene.trainer.on_ask = lambda _: None
+    await tell(scene, dict.fromkeys(range(len(QUESTIONS)), "999"))
+    await scene.conduct(await scene.take_over())
+    cycle = await scene.cycle(cycle_id)
+    assert (cycle.status, cycle.error) == (CycleStatus.PROMOTED, None)
+    assert cycle.candidate_report is not None
+    assert cycle.candidate_report["accuracy"] > 0.5
+    labels = {group.label for group in await scene.groups(cycle_id)}
+    assert labels
+    assert "999" not in labels
+
+
 async def test_feedback_to_another_phrasing_tells_the_same_prompt(scene: Scene) -> None:
     await scene.tenant()
     others = [f"Add {b} to {a}: {a} + {b}" for a in range(10, 18) for b in range(20, 25)]
