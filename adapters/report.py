@@ -1,8 +1,8 @@
 """How one adapter version does on the probe: the held-out prompts of its tenant.
 
 Both versions are measured against one set of labels, the incumbent's: `labels_of` makes them once,
-`report` counts. Where the truth of some prompts is known (feedback, a golden set), their accuracy
-is counted too. A truncated sample has no answer, whatever its text says. Answers must be class
+`report` counts. Where the truth of some prompts is known (by feedback), their accuracy is counted
+too. A truncated sample has no answer, whatever its text says. Answers must be class
 representatives that are comparable between versions: pass the truth and the incumbent's
 representatives as `known` when answers are put into classes.
 """

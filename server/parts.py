@@ -95,6 +95,7 @@ class Parts:
             upstream=self.upstream,
             recorder=self.recorder,
             clock=self.clock,
+            database=self.database,
         )
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from adapters.estimators.ballots import Ballot, Estimate, Estimator
 from adapters.estimators.guard import Guard, Visit
+from adapters.estimators.told import told
 from adapters.estimators.votes import (
     Confidence,
     Harmony,
@@ -40,4 +41,5 @@ __all__ = [
     "Options",
     "Visit",
     "make_estimator",
+    "told",
 ]

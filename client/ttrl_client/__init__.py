@@ -19,6 +19,7 @@ from ttrl_client._errors import (
     UnavailableError,
     WaitTimeoutError,
 )
+from ttrl_client._tenant_client import AsyncTenantClient, TenantClient
 
 __all__ = [
     "APIConnectionError",
@@ -26,6 +27,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncTTRLClient",
+    "AsyncTenantClient",
     "AuthenticationError",
     "BadRequestError",
     "ConfigurationError",
@@ -37,6 +39,7 @@ __all__ = [
     "ServerError",
     "TTRLClient",
     "TTRLError",
+    "TenantClient",
     "UnavailableError",
     "WaitTimeoutError",
 ]

@@ -50,20 +50,22 @@ class Call(Generic[T]):
     parse: Parse[T]
     body: BaseModel | None = None
     params: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+    prefix: str = PREFIX
+    is_idempotent: bool = False  # a POST that may be sent twice
 
     @property
     def is_retried(self) -> bool:
         """Whether a second try changes neither the server nor the answer. A DELETE after one whose
         answer was lost would be a 404.
         """
-        return self.method in ("GET", "PUT")
+        return self.is_idempotent or self.method in ("GET", "PUT")
 
     def request(self) -> dict[str, Any]:
         """Arguments for `httpx.Client.request`."""
         body = None if self.body is None else self.body.model_dump(mode="json", exclude_unset=True)
         return {
             "method": self.method,
-            "url": PREFIX + self.path,
+            "url": self.prefix + self.path,
             "params": self.params or None,
             "json": body,
         }
@@ -93,7 +95,7 @@ class Call(Generic[T]):
             return self.parse(outcome.content, extra="ignore")
         except ValidationError as error:
             raise APIResponseError(
-                f"{outcome.url} did not answer as the admin API does: is it a TTRL server?"
+                f"{outcome.url} did not answer as it should: is it a TTRL server?"
             ) from error
 
 

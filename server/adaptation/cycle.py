@@ -9,8 +9,9 @@ it, and move the weights towards them with a group-relative policy gradient,
 which is GRPO (arXiv 2402.03300) without the division by the deviation (Dr. GRPO, arXiv 2503.20783),
 one update for each batch of samples, so sampling stays on-policy. The vote is the harmonic one over
 several phrasings of the prompt (Self-Harmony, arXiv 2511.01191; see adapters.vote). Our deviations:
-the weights are a LoRA adapter, groups that do not agree are not learned from, and what was learned
-goes live only after it has proved itself on prompts that were never trained on (adapters.gate).
+the weights are a LoRA adapter, groups that do not agree are not learned from, a correct answer that
+somebody told is the label in the place of the vote's, and what was learned goes live only after it
+has proved itself on prompts that were never trained on (adapters.gate).
 
 Each function here first looks whether its result was stored by an earlier claim of the same cycle;
 server.adaptation.run lists every point at which a crash may come, and who goes on from there.
@@ -43,12 +44,12 @@ async def run_cycle(run: Run) -> Ending:
     selection = await select_prompts(run)
     if selection.shortage is not None:
         return Ending(CycleStatus.SKIPPED, (selection.shortage,))
-    baseline = await measure_incumbent(run, selection.probe)
+    baseline = await measure_incumbent(run, selection)
 
     progress = run.progress
     while (prompts := await next_prompts(run, selection, progress)) is not None:
         sampled = await sample_step(run, progress, prompts)
-        groups = await judge(run, sampled.groups)
+        groups = await judge(run, sampled.groups, selection.truths)
         progress = await learn(run, progress, sampled, groups)
 
     if progress.checkpoint.step == 0:

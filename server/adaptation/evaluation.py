@@ -1,10 +1,10 @@
 """Incumbent and candidate on the probe: the same prompts, the same seeds, the same labels.
 
 The labels are what the incumbent's views agree on (adapters.report), made once and stored with its
-report. How far views agree is measured on version 0: a version that was trained on what its views
-share agrees with itself, right or wrong. The candidate's distance to the base model is the k3
-estimate of KL(candidate || base), a token at a time, on its own samples
-(http://joschu.net/blog/kl-approx.html).
+report; the truths, where there are some, were stored with the selection. How far views agree is
+measured on version 0: a version that was trained on what its views share agrees with itself, right
+or wrong. The candidate's distance to the base model is the k3 estimate of KL(candidate || base), a
+token at a time, on its own samples (http://joschu.net/blog/kl-approx.html).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from server.adaptation.learner import Checkpoint
 from server.adaptation.run import Run, enter
 from server.adaptation.sampler import Policy
 from server.adaptation.sampling import Sample, SampledGroup, sample_groups
-from server.adaptation.selection import Prompt
+from server.adaptation.selection import Prompt, Selection
 from server.db.cycles import update_fenced
 from server.tenants import identity_ref
 
@@ -33,26 +33,31 @@ KL_SAMPLES = 64
 MAX_LOG_RATIO = 20.0  # beyond it, a single token would overflow the mean
 
 Labels = Mapping[str, str | None]
+Truths = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The incumbent's report, and the labels that it gives to the probe."""
+    """The incumbent's report, the labels that it gives to the probe, and the truths that are known
+    of it.
+    """
 
     report: EvaluationReport
     labels: Labels
+    truths: Truths
 
 
-async def measure_incumbent(run: Run, probe: Sequence[Prompt]) -> Baseline:
+async def measure_incumbent(run: Run, selection: Selection) -> Baseline:
     """The incumbent on the probe: the stored baseline, or a new one that is stored first."""
+    probe, truths = selection.probe, selection.truths
     if run.incumbent_report is not None:
         stored = run.incumbent_report
-        return Baseline(_from_json(stored), stored["labels"])
+        return Baseline(_from_json(stored), stored["labels"], truths)
     policy = Policy(run.incumbent.engine_name, run.incumbent.path)
     groups = await _sample_probe(run, policy, probe)
-    answered = await asyncio.to_thread(_probe_samples, run, groups, None)
+    answered = await asyncio.to_thread(_probe_samples, run, groups, {}, truths)
     labels = labels_of(answered, run.settings.learning.min_answers)
-    made = report(run.incumbent.label, answered, labels, kl=None)
+    made = report(run.incumbent.label, answered, labels, kl=None, truths=truths)
     if run.incumbent.number != 0:
         made = replace(made, **await _untrained_agreement(run, probe))
     async with run.tools.database.transaction() as session:
@@ -62,14 +67,14 @@ async def measure_incumbent(run: Run, probe: Sequence[Prompt]) -> Baseline:
             incumbent_report={**asdict(made), "labels": labels},
             phase=CyclePhase.TRAIN.value,
         )
-    return Baseline(made, labels)
+    return Baseline(made, labels, truths)
 
 
 async def _untrained_agreement(run: Run, probe: Sequence[Prompt]) -> dict[str, Any]:
     """How far version 0's views agree, as the report's fields."""
     untrained = identity_ref(run.tenant, run.tools.identity_dir)
     groups = await _sample_probe(run, Policy(untrained.engine_name, untrained.path), probe)
-    answered = await asyncio.to_thread(_probe_samples, run, groups, None)
+    answered = await asyncio.to_thread(_probe_samples, run, groups, {}, {})
     made = report(untrained.label, answered, {}, kl=None)
     return {"view_agreement": made.view_agreement, "view_agreements": made.view_agreements}
 
@@ -77,15 +82,17 @@ async def _untrained_agreement(run: Run, probe: Sequence[Prompt]) -> dict[str, A
 async def measure_candidate(
     run: Run, checkpoint: Checkpoint, probe: Sequence[Prompt], baseline: Baseline
 ) -> EvaluationReport:
-    """The newest weights on the probe, against the incumbent's labels."""
+    """The newest weights on the probe, against the incumbent's labels and the same truths."""
     if run.decision is not None and run.candidate_report is not None:
         return _from_json(run.candidate_report)
     await enter(run, CyclePhase.EVALUATE)
     groups = await _sample_probe(run, checkpoint.policy, probe)
-    answered = await asyncio.to_thread(_probe_samples, run, groups, baseline.labels)
+    answered = await asyncio.to_thread(
+        _probe_samples, run, groups, baseline.labels, baseline.truths
+    )
     kl = await _kl_to_base(run, checkpoint, groups)
     name = f"{run.tenant}--c{run.lease.cycle_id}"
-    return report(name, answered, baseline.labels, kl=kl)
+    return report(name, answered, baseline.labels, kl=kl, truths=baseline.truths)
 
 
 async def decide_and_store(
@@ -120,18 +127,20 @@ async def _sample_probe(
 
 
 def _probe_samples(
-    run: Run, groups: Sequence[SampledGroup], labels: Labels | None
+    run: Run, groups: Sequence[SampledGroup], labels: Labels, truths: Truths
 ) -> dict[str, list[ProbeSample]]:
-    """By fingerprint. Blocking: answers are compared."""
+    """By fingerprint. Answers that equal the prompt's label or truth have its name. Blocking:
+    answers are compared.
+    """
     answered: dict[str, list[ProbeSample]] = {}
     for group in groups:
         fingerprint = group.prompt.fingerprint
-        label = None if labels is None else labels.get(fingerprint)
+        names = (labels.get(fingerprint), truths.get(fingerprint))
         answers = answer_classes(
             group.samples,
             run.tools.judge,
             spec_of(run.settings),
-            known=[] if label is None else [label],
+            known=[name for name in names if name is not None],
         )
         answered[fingerprint] = [
             ProbeSample(s.view, answer, len(s.completion.token_ids), s.truncated)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from random import Random
+from types import MappingProxyType
+from typing import Literal
 
 from ttrl_client.types import TenantSettings
 
@@ -15,7 +17,7 @@ from adapters.answers.strict import READ_STRICTLY, strict_answer
 from adapters.answers.worker import JudgeFailed
 from adapters.batch import TrainSample
 from adapters.credit import Credit, CreditRules, assign_credit
-from adapters.estimators import Ballot, Estimate, Guard, Options, Visit, make_estimator
+from adapters.estimators import Ballot, Estimate, Guard, Options, Visit, make_estimator, told
 from adapters.vote import Vote
 from server.adaptation.answers import spec_of
 from server.adaptation.groups import Sample, SampledGroup
@@ -27,6 +29,8 @@ from server.errors import CycleError
 
 REFUSED = "refused"
 UNANIMOUS = "unanimous"
+
+LabelSource = Literal["vote", "feedback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,19 @@ class JudgedSample:
 
 @dataclass(frozen=True, slots=True)
 class JudgedGroup:
-    """A group with its vote. `reason` says why nothing can be learned from it."""
+    """A group with its vote. `reason` says why nothing can be learned from it.
+
+    Where the truth is known, `vote.label` is the truth, unless the tenant wants its votes alone;
+    `voted` is what the vote itself said.
+    """
 
     group: SampledGroup
     vote: Vote
     reason: str | None
     samples: tuple[JudgedSample, ...]
+    truth: str | None = None
+    voted: str | None = None
+    label_source: LabelSource | None = None  # None: there is no label
 
     def train_samples(self) -> list[TrainSample]:
         """What the trainer gets: samples with an advantage."""
@@ -62,6 +73,7 @@ class JudgedGroup:
             query_id=self.group.prompt.query_id,
             fingerprint=self.group.prompt.fingerprint,
             label=self.vote.label,
+            label_source=self.label_source,
             majority_ratio=self.vote.majority_ratio if self.samples else None,
             num_answers=sum(judged.answer is not None for judged in self.samples),
             reason=self.reason,
@@ -92,13 +104,17 @@ def _rollout(judged: JudgedSample) -> RolloutRecord:
     )
 
 
-async def judge(run: Run, groups: Sequence[SampledGroup]) -> tuple[JudgedGroup, ...]:
-    """Vote on each group of a step, and give its samples their advantages."""
+async def judge(
+    run: Run, groups: Sequence[SampledGroup], truths: Mapping[str, str]
+) -> tuple[JudgedGroup, ...]:
+    """Vote on each group of a step, and give its samples their advantages; `truths` by fingerprint
+    are the labels where they are known.
+    """
     visits: Mapping[str, Sequence[Visit]] = {}
     if run.settings.learning.guard:
         visits = await _visits(run, groups)
     return await asyncio.to_thread(
-        judge_groups, groups, run.tools.judge, run.settings, visits, seed=run.seed
+        judge_groups, groups, run.tools.judge, run.settings, visits, truths, seed=run.seed
     )
 
 
@@ -112,11 +128,23 @@ async def _visits(run: Run, groups: Sequence[SampledGroup]) -> dict[str, list[Vi
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Considered:
+    """A group's ballots, what becomes of them, and what they alone said."""
+
+    ballots: list[Ballot]
+    estimate: Estimate
+    voted: str | None
+    truth: str | None
+    is_told: bool  # the label is the truth, not the vote's
+
+
 def judge_groups(
     groups: Sequence[SampledGroup],
     judge: Judge,
     settings: TenantSettings,
     visits: Mapping[str, Sequence[Visit]],
+    truths: Mapping[str, str] = MappingProxyType({}),
     *,
     seed: int,
 ) -> tuple[JudgedGroup, ...]:
@@ -124,48 +152,87 @@ def judge_groups(
 
     Args:
         visits: the earlier visits of each prompt by fingerprint, oldest first; for the guard.
+        truths: known answers by fingerprint, as class representatives.
         seed: of the guard's dice, with the prompt and the number of its visits.
     """
     learning = settings.learning
-    estimator = make_estimator(learning.estimator, Options(min_answers=learning.min_answers))
     rules = CreditRules(
         advantage=learning.advantage,
         train_samples=learning.train_samples,
         downsample=learning.downsample,
         exploration_bonus=learning.exploration_bonus,
     )
-    batch: list[tuple[list[Ballot], Estimate]] = []
-    for group in groups:
-        seen = visits.get(group.prompt.fingerprint, ())
-        guarded = estimator
-        if learning.guard:
-            dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(seen)}")
-            guarded = Guard(estimator, seen, dice)
-        ballots = ballots_of(group, judge, spec_of(settings), strictly=reads_strictly(settings))
-        batch.append((ballots, guarded(ballots)))
-    credits = assign_credit(batch, rules)
+    considered = [
+        _consider(
+            group,
+            judge,
+            settings,
+            visits.get(group.prompt.fingerprint, ()),
+            truths.get(group.prompt.fingerprint),
+            seed,
+        )
+        for group in groups
+    ]
+    credits = assign_credit([(one.ballots, one.estimate) for one in considered], rules)
     return tuple(
-        _judged(group, ballots, estimate, credit)
-        for group, (ballots, estimate), credit in zip(groups, batch, credits, strict=True)
+        _judged(group, one, credit)
+        for group, one, credit in zip(groups, considered, credits, strict=True)
     )
 
 
-def _judged(
-    group: SampledGroup, ballots: Sequence[Ballot], estimate: Estimate, credit: Credit
-) -> JudgedGroup:
+def _consider(
+    group: SampledGroup,
+    judge: Judge,
+    settings: TenantSettings,
+    visits: Sequence[Visit],
+    truth: str | None,
+    seed: int,
+) -> _Considered:
+    learning = settings.learning
+    known = [] if truth is None else [truth]
+    ballots = ballots_of(
+        group, judge, spec_of(settings), strictly=reads_strictly(settings), known=known
+    )
+    estimator = make_estimator(learning.estimator, Options(min_answers=learning.min_answers))
+    plain = estimate = estimator(ballots)
+    is_told = truth is not None and learning.use_feedback
+    if truth is not None and is_told:
+        estimate = told(truth, ballots, plain)
+    elif learning.guard:
+        dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(visits)}")
+        estimate = Guard(estimator, visits, dice)(ballots)
+    return _Considered(ballots, estimate, plain.vote.label, truth, is_told)
+
+
+def _judged(group: SampledGroup, considered: _Considered, credit: Credit) -> JudgedGroup:
+    ballots, vote = considered.ballots, considered.estimate.vote
     advantages = credit.advantages or (None,) * len(ballots)
     samples = tuple(
         JudgedSample(sample, ballots[index].answer, credit.rewards[index], advantages[index])
         for index, sample in enumerate(group.samples)
     )
-    reason = estimate.vote.reason
+    reason = vote.reason
     if group.refused:
         reason = REFUSED
     elif credit.advantages is not None:
         reason = None  # negative labels teach without a positive one
     elif reason is None:
         reason = UNANIMOUS
-    return JudgedGroup(group, estimate.vote, reason, samples)
+    return JudgedGroup(
+        group,
+        vote,
+        reason,
+        samples,
+        truth=considered.truth,
+        voted=considered.voted,
+        label_source=_label_source(considered),
+    )
+
+
+def _label_source(considered: _Considered) -> LabelSource | None:
+    if considered.estimate.vote.label is None:
+        return None
+    return "feedback" if considered.is_told else "vote"
 
 
 def reads_strictly(settings: TenantSettings) -> bool:
@@ -174,14 +241,21 @@ def reads_strictly(settings: TenantSettings) -> bool:
 
 
 def ballots_of(
-    group: SampledGroup, judge: Judge, spec: AnswerSpec, *, strictly: bool = False
+    group: SampledGroup,
+    judge: Judge,
+    spec: AnswerSpec,
+    *,
+    strictly: bool = False,
+    known: Sequence[str] = (),
 ) -> list[Ballot]:
-    """One ballot a sample, and then one a served answer, which votes as view 0. Blocking."""
+    """One ballot a sample, and then one a served answer, which votes as view 0. Answers that equal
+    one of `known` have its name. Blocking.
+    """
     written = [
         *written_answers(group.samples, judge, spec, strictly=strictly),
         *_extract(group.served, judge, spec, strictly=strictly),
     ]
-    classes = judge.classes(written, spec)
+    classes = judge.classes(written, spec, known=known)
     served = zip(classes[len(group.samples) :], written[len(group.samples) :], strict=True)
     return [
         Ballot(

@@ -8,6 +8,7 @@ from statistics import stdev
 
 from adapters.answers import AnswerKind, AnswerSpec
 from adapters.batch import Stepped
+from adapters.quality import label_accuracy
 from adapters.vote import Vote
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.tools import Judge
@@ -41,10 +42,26 @@ def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, f
         "num_labelled_groups": float(labelled),
         "num_trained_groups": float(sum(group.reason is None for group in groups)),
         "num_rollouts": float(len(samples)),
+        "num_feedback_labels": float(sum(g.label_source == "feedback" for g in groups)),
         "num_served_votes": float(sum(len(group.group.served) for group in groups)),
         "sample_s": sample_s,
     }
+    means |= _against_truths(asked)
     return {name: value for name, value in means.items() if value is not None} | counts
+
+
+def _against_truths(groups: Sequence[JudgedGroup]) -> dict[str, float | None]:
+    """The paper's metrics of votes and samples, on the prompts whose truth is known; what the vote
+    said counts, also where the truth took its place as the label.
+    """
+    known = [(group, truth) for group in groups if (truth := group.truth) is not None]
+    shares = (
+        _mean(float(judged.answer == truth) for judged in group.samples) for group, truth in known
+    )
+    return {
+        "label_accuracy": label_accuracy([g.voted for g, _ in known], [t for _, t in known]),
+        "ground_truth_ratio": _mean(share for share in shares if share is not None),
+    }
 
 
 def vote_entropy(vote: Vote) -> float | None:

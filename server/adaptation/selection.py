@@ -9,22 +9,21 @@ Everything that is left out is counted by a reason code. The choice is stored wi
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-import msgspec
 from ttrl_client.types import CyclePhase, TenantSettings
 
-from adapters.views import View, canonical
-from server.adaptation.prompt import Messages, Prompt
+from adapters.views import View
+from server.adaptation.prompt import Messages, Prompt, chat_messages, fingerprints
 from server.adaptation.ranking import History, rank
 from server.adaptation.run import Run
+from server.adaptation.truths import Truths, known_truths
 from server.db import steps, traffic
 from server.db.cycles import update_fenced
 from server.db.traffic import LoggedPrompt
@@ -43,6 +42,8 @@ class Selection:
     probe: tuple[Prompt, ...]
     counts: Mapping[str, int]
     shortage: str | None  # why the cycle cannot run, with numbers
+    truths: Mapping[str, str] = field(default_factory=dict[str, str])
+    # correct answers by fingerprint, as class representatives, where feedback has told them
 
 
 @dataclass(slots=True)
@@ -68,11 +69,23 @@ async def select_prompts(run: Run) -> Selection:
     candidates.counts.update(refused)
     history = await _history(run, candidates.train)
     selection = choose(candidates, visits, run.settings, seed=run.seed, history=history)
+    if selection.shortage is None:
+        chosen = {prompt.fingerprint for prompt in (*selection.prompts, *selection.probe)}
+        selection = with_truths(selection, await known_truths(run, chosen))
     async with run.tools.database.transaction() as session:
         await update_fenced(
             session, run.lease, selection=_to_json(selection), phase=CyclePhase.BASELINE.value
         )
     return selection
+
+
+def with_truths(selection: Selection, truths: Truths) -> Selection:
+    """The selection with what feedback says about its prompts, which is counted too."""
+    counts = Counter(selection.counts) + Counter(truths.counts)
+    counts["truths"] = len(truths.answers)
+    counts["probe_truths"] = sum(p.fingerprint in truths.answers for p in selection.probe)
+    kept = {code: count for code, count in sorted(counts.items()) if count}
+    return replace(selection, counts=kept, truths=truths.answers)
 
 
 async def _history(run: Run, prompts: Sequence[Prompt]) -> History:
@@ -153,29 +166,6 @@ def sort_candidates(
     return new
 
 
-class _Part(msgspec.Struct):
-    text: str
-
-
-class _Message(msgspec.Struct):
-    role: str
-    content: str | list[_Part]
-
-
-def chat_messages(logged: Sequence[Any]) -> Messages | None:
-    """The chat as plain text messages that end with the user's; None if it is no such chat."""
-    try:
-        chat = msgspec.convert(logged, list[_Message])
-    except msgspec.ValidationError:
-        return None
-    messages = [{"role": message.role, "content": _text(message.content)} for message in chat]
-    return messages if messages and messages[-1]["role"] == "user" else None
-
-
-def _text(content: str | Sequence[_Part]) -> str:
-    return content if isinstance(content, str) else "".join(part.text for part in content)
-
-
 def _refusal(
     prompt: LoggedPrompt, messages: Messages | None, max_tokens: int, max_model_len: int | None
 ) -> str | None:
@@ -187,19 +177,6 @@ def _refusal(
     if max_model_len is not None and length + max_tokens > max_model_len:
         return "too_long"
     return None
-
-
-def fingerprints(messages: Messages, views: Sequence[View]) -> tuple[str, str]:
-    """The prompt's fingerprint, and that of its question alone (no system messages)."""
-    asked = canonical(messages[-1]["content"], views)
-    chat = [*messages[:-1], {"role": "user", "content": asked}]
-    question = [message for message in chat if message["role"] not in ("system", "developer")]
-    return _digest(chat), _digest(question)
-
-
-def _digest(chat: Messages) -> str:
-    pairs = [[message["role"], message["content"]] for message in chat]
-    return sha256(json.dumps(pairs, ensure_ascii=True).encode()).hexdigest()
 
 
 def in_probe(question: str, fraction: float) -> bool:
@@ -276,6 +253,7 @@ def _to_json(selection: Selection) -> dict[str, Any]:
     return {
         "counts": dict(selection.counts),
         "shortage": selection.shortage,
+        "truths": dict(selection.truths),
         "prompts": [[p.query_id, p.fingerprint, p.visits_left] for p in selection.prompts],
         "probe": [[p.query_id, p.fingerprint, p.visits_left] for p in selection.probe],
     }
@@ -297,4 +275,5 @@ async def _restore(run: Run, stored: Mapping[str, Any]) -> Selection:
         )
 
     probe = tuple(prompt for prompt in side("probe") if prompt.messages)
-    return Selection(side("prompts"), probe, stored["counts"], stored["shortage"])
+    truths = stored.get("truths", {})  # an older server stored none
+    return Selection(side("prompts"), probe, stored["counts"], stored["shortage"], truths)

@@ -8,6 +8,7 @@ from typing import Literal, cast
 from ttrl_client import types as wire
 
 from server.db import models as rows
+from server.db.feedback import Scores
 
 
 def tenant(row: rows.Tenant, *, num_queries: int, active_cycle: int | None) -> wire.Tenant:
@@ -63,8 +64,10 @@ def cycle(row: rows.Cycle, tenant: str, steps: Sequence[rows.CycleStep] = ()) ->
     )
 
 
-def version(row: rows.AdapterVersion, live_version: int) -> wire.Version:
-    """A published version."""
+def version(
+    row: rows.AdapterVersion, live_version: int, scores: Scores | None = None
+) -> wire.Version:
+    """A published version, with what was said about its answers."""
     return wire.Version(
         number=row.number,
         live=row.number == live_version,
@@ -72,11 +75,13 @@ def version(row: rows.AdapterVersion, live_version: int) -> wire.Version:
         cycle_id=row.cycle_id,
         manifest_digest=row.manifest_digest,
         report=row.report,
+        num_feedback=0 if scores is None else scores.num_feedback,
+        mean_score=None if scores is None else scores.mean_score,
         created_at=row.created_at,
     )
 
 
-def identity_version(live_version: int) -> wire.Version:
+def identity_version(live_version: int, scores: Scores | None = None) -> wire.Version:
     """Version 0, which every tenant has and no row describes."""
     return wire.Version(
         number=0,
@@ -85,6 +90,8 @@ def identity_version(live_version: int) -> wire.Version:
         cycle_id=None,
         manifest_digest=None,
         report={},
+        num_feedback=0 if scores is None else scores.num_feedback,
+        mean_score=None if scores is None else scores.mean_score,
         created_at=None,
     )
 

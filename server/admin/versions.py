@@ -11,6 +11,7 @@ from server.admin.route import noun_router
 from server.db import versions
 from server.db.admin import list_versions as version_rows
 from server.db.admin import require_tenant
+from server.db.feedback import scores_of_versions
 from server.errors import Conflict, NotFound
 from server.swap import swap
 
@@ -26,9 +27,12 @@ async def list_versions(
     async with deps.database.transaction(write=False) as session:
         tenant = await require_tenant(session, name)
         found = await version_rows(session, tenant.id, limit=limit + 1, before=below)
-    shown = [render.version(row, tenant.live_version) for row in found]
+        numbers = [0, *(row.number for row in found)]
+        said = await scores_of_versions(session, tenant.id, numbers)
+    live = tenant.live_version
+    shown = [render.version(row, live, said.get(row.number)) for row in found]
     if below != 0:
-        shown.append(render.identity_version(tenant.live_version))
+        shown.append(render.identity_version(live, said.get(0)))
     return page(shown, limit, lambda version: version, lambda version: version.number)
 
 
@@ -37,12 +41,13 @@ async def read_version(deps: Deps, name: TenantName, number: VersionNumber) -> w
     """Read a version with the report that let it pass the gate."""
     async with deps.database.transaction(write=False) as session:
         tenant = await require_tenant(session, name)
+        said = (await scores_of_versions(session, tenant.id, [number])).get(number)
         if number == 0:
-            return render.identity_version(tenant.live_version)
+            return render.identity_version(tenant.live_version, said)
         row = await versions.version_row(session, tenant.id, number)
     if row is None:
         raise NotFound(f"Tenant {name!r} has no version {number}.", param="number")
-    return render.version(row, tenant.live_version)
+    return render.version(row, tenant.live_version, said)
 
 
 @router.post("/promote", responses=errors(404, 409, 413))

@@ -21,6 +21,7 @@ class Database:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {} if self.is_sqlite else {"pool_pre_ping": True}
+        options["hide_parameters"] = True  # they are tenants' texts; errors are logged
         self.engine = create_async_engine(self.url, pool_size=pool_size, max_overflow=0, **options)
         self._threads: dict[bool, sqlite.TransactionThread] = {}
         if self.is_sqlite:

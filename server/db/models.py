@@ -154,6 +154,26 @@ class Answer(Base):
     finish_reason: Mapped[str | None] = mapped_column(String(24))
 
 
+class Feedback(Base):
+    """What a tenant said about one of its answers, the last time that it said anything."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        Index("ix_feedback_tenant_id_updated_at", "tenant_id", "updated_at"),
+        Index("ix_feedback_tenant_id_adapter_version", "tenant_id", "adapter_version"),
+    )
+
+    query_id: Mapped[str] = mapped_column(ForeignKey("queries.id"), primary_key=True)
+    choice: Mapped[int] = mapped_column(primary_key=True)  # OpenAI's choice index
+    tenant_id: Mapped[int] = mapped_column(ForeignKey("tenants.id"))
+    adapter_version: Mapped[int]  # the query's
+    score: Mapped[float | None]  # in [0, 1]
+    correct_answer: Mapped[str | None] = mapped_column(Text)
+    comment: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
 class Cycle(Base):
     """One adaptation attempt of a tenant. The row is the truth; a worker only holds its lease."""
 
@@ -239,6 +259,7 @@ class Group(Base):
     query_id: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str] = mapped_column(String(64))
     label: Mapped[str | None] = mapped_column(Text)  # None: abstained
+    label_source: Mapped[str | None] = mapped_column(String(16))  # vote | feedback; None: no label
     majority_ratio: Mapped[float | None]
     num_samples: Mapped[int]
     num_answers: Mapped[int]  # samples with an answer

@@ -38,6 +38,7 @@ class GroupRecord:
     query_id: str
     fingerprint: str
     label: str | None
+    label_source: str | None  # "vote" | "feedback"; None: no label
     majority_ratio: float | None
     num_answers: int
     reason: str | None  # why not trained; None: trained
@@ -93,6 +94,7 @@ async def _write_group(
         query_id=group.query_id,
         fingerprint=group.fingerprint,
         label=group.label,
+        label_source=group.label_source,
         majority_ratio=group.majority_ratio,
         num_samples=len(group.rollouts),
         num_answers=group.num_answers,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from server.clock import Clock
 from server.config import Settings
+from server.db.engine import Database
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
 from server.gateway.recorder import Recorder
@@ -24,3 +25,4 @@ class GatewayDeps:
     upstream: Upstream
     recorder: Recorder
     clock: Clock
+    database: Database

@@ -12,6 +12,7 @@ from server.gateway.allowlist import ChatRequest, CompletionRequest
 from server.gateway.client_side import api_key
 from server.gateway.deps import GatewayDeps
 from server.gateway.exchange import Exchange
+from server.gateway.feedback import add_feedback
 from server.gateway.parsing import parse_chat, parse_completion
 from server.tenants import Caller
 
@@ -71,6 +72,7 @@ def gateway_router(deps: GatewayDeps) -> APIRouter:
         return Exchange(deps, admission, parse_completion)
 
     _add_models(router, deps)
+    add_feedback(router, deps)
     return router
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ttrl_client.cli import _cycles, _server, _session, _tenants, _versions
+from ttrl_client.cli import _cycles, _feedback, _server, _session, _tenants, _versions
 
 __all__ = ["app", "main"]
 
@@ -27,6 +27,7 @@ app.command("promote")(_versions.promote)
 app.command("rollback")(_versions.rollback)
 app.command("swaps")(_versions.swaps)
 app.command("queries")(_server.queries)
+app.command("feedback")(_feedback.feedback)
 
 
 def main() -> None:

@@ -131,13 +131,14 @@ def cycles(page: types.Page[types.Cycle]) -> RenderableType:
 
 def versions(page: types.Page[types.Version]) -> RenderableType:
     """Versions, one a line."""
-    table = _table("version", "live", "parent", "cycle", "digest", "created")
+    table = _table("version", "live", "parent", "cycle", "score", "digest", "created")
     for version in page.items:
         table.add_row(
             f"v{version.number}",
             f"[{GOOD}]live[/]" if version.live else "",
             _version(version.parent),
             _optional(version.cycle_id),
+            _score(version),
             (version.manifest_digest or "base model")[:12],
             _time(version.created_at),
         )
@@ -181,6 +182,16 @@ def queries(page: types.Page[types.Query]) -> RenderableType:
             "yes" if query.eligible else _plain(query.reason or "no"),
         )
     return paged(page, table, "No query yet.")
+
+
+def feedback(given: types.Feedback) -> RenderableType:
+    """What is stored now about an answer."""
+    return _facts(
+        ("answer", f"{_plain(given.id)}, choice {given.choice}, of v{given.adapter_version}"),
+        ("score", _number(given.score)),
+        ("correct answer", "-" if given.correct_answer is None else _plain(given.correct_answer)),
+        ("comment", "-" if given.comment is None else _plain(given.comment)),
+    )
 
 
 def verdict(cycle: types.Cycle) -> RenderableType:
@@ -239,6 +250,13 @@ def _number(value: float | int | None) -> str:
 
 def _optional(value: int | None) -> str:
     return "-" if value is None else str(value)
+
+
+def _score(version: types.Version) -> str:
+    """The mean score, and of how many answers there is feedback."""
+    if not version.num_feedback:
+        return "-"
+    return f"{_number(version.mean_score)} ({version.num_feedback})"
 
 
 def _version(number: int | None) -> str:

@@ -14,6 +14,13 @@ from ttrl_client.types._cycles import (
     EvaluationReport,
     Step,
 )
+from ttrl_client.types._feedback import (
+    MAX_FEEDBACK_ITEMS,
+    Feedback,
+    FeedbackBatch,
+    FeedbackBatchCreate,
+    FeedbackCreate,
+)
 from ttrl_client.types._queries import Answer, Query
 from ttrl_client.types._settings import (
     AnswerKind,
@@ -55,10 +62,15 @@ __all__ = [
     "ErrorBody",
     "ErrorDetail",
     "EvaluationReport",
+    "Feedback",
+    "FeedbackBatch",
+    "FeedbackBatchCreate",
+    "FeedbackCreate",
     "Gate",
     "Key",
     "KeyCreate",
     "Learning",
+    "MAX_FEEDBACK_ITEMS",
     "MAX_VERSION",
     "NewKey",
     "NewTenant",

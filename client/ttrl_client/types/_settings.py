@@ -33,6 +33,7 @@ PAPER: dict[str, Any] = {
     "tis_cap": None,
     "kl_coef": 0.001,
     "stop": {"enabled": False},
+    "use_feedback": False,
 }
 
 BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -171,6 +172,16 @@ class Learning(WireInput):
     )
     min_answers: int = Field(
         default=8, ge=1, description="Fewer answers than this in a group: it abstains."
+    )
+    use_feedback: bool = Field(
+        default=True,
+        description="The correct answer of a prompt, where feedback has told it, is its label in "
+        "the place of the vote's.",
+    )
+    trust_scores: bool = Field(
+        default=False,
+        description="A score of 1 says that the scored answer is the correct one, to the learner "
+        "and to the gate.",
     )
     exploration_bonus: float = Field(
         default=0.0,

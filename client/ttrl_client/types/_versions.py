@@ -21,6 +21,10 @@ class Version(Wire):
     cycle_id: int | None = Field(description="The cycle that made it.")
     manifest_digest: str | None = Field(description="SHA-256 of its manifest; null for version 0.")
     report: dict[str, Any] = Field(description="The gate's decision and the two evaluations.")
+    num_feedback: int = Field(default=0, description="Answers of it that have feedback.")
+    mean_score: float | None = Field(
+        default=None, description="Mean of their scores, in [0, 1]; null: there is none."
+    )
     created_at: datetime | None = Field(description="Null for version 0.")
 
 

@@ -34,12 +34,17 @@ def group(*texts: str, truncated: int = 0, **more: Any) -> SampledGroup:
 
 
 def judged(
-    judge: Equivalence, sampled: SampledGroup, visits: list[Visit] | None = None, **learning: Any
+    judge: Equivalence,
+    sampled: SampledGroup,
+    visits: list[Visit] | None = None,
+    truth: str | None = None,
+    **learning: Any,
 ) -> JudgedGroup:
     settings = TenantSettings.model_validate(
         {"answer": "math", "learning": {"min_answers": 1, **learning}}
     )
-    (found,) = judge_groups([sampled], judge, settings, {"f": visits or []}, seed=1)
+    truths = {} if truth is None else {"f": truth}
+    (found,) = judge_groups([sampled], judge, settings, {"f": visits or []}, truths, seed=1)
     return found
 
 
@@ -110,3 +115,58 @@ def test_served_answers_vote_and_are_not_trained_on(judge: Equivalence) -> None:
     assert found.vote.label == "2"
     assert len(found.samples) == 3
     assert len(found.train_samples()) == 3
+
+
+def test_a_known_truth_is_the_label_whatever_was_voted(judge: Equivalence) -> None:
+    found = judged(judge, group(*HALVES), truth="3")
+    assert (found.vote.label, found.vote.majority_ratio) == ("3", 0.4)
+    assert (found.voted, found.truth, found.label_source) == (
+        found.samples[0].answer,
+        "3",
+        "feedback",
+    )
+    assert advantages(found) == pytest.approx([-0.4, -0.4, 0.6, 0.6, -0.4])
+    assert found.record().label_source == "feedback"
+
+
+def test_answers_equal_to_the_truth_are_right_in_any_spelling(judge: Equivalence) -> None:
+    texts = (r"\boxed{\frac{\sqrt{3}}{3}}", r"\boxed{0}", r"\boxed{\frac{1}{\sqrt{3}}}")
+    (truth,) = judge.classes([r"\frac{1}{\sqrt{3}}"], "math")
+    found = judged(judge, group(*texts), truth=truth)
+    assert [sample.reward for sample in found.samples] == [1.0, 0.0, 1.0]
+
+
+def test_a_truth_labels_where_the_vote_abstains(judge: Equivalence) -> None:
+    found = judged(judge, group(r"\boxed{1}", r"\boxed{2}"), truth="2", min_answers=8)
+    assert (found.voted, found.vote.label, found.reason) == (None, "2", None)
+
+
+def test_a_truth_that_no_sample_found_teaches_nothing(judge: Equivalence) -> None:
+    found = judged(judge, group(r"\boxed{1}", r"\boxed{2}"), truth="3")
+    assert (found.vote.label, found.vote.majority_ratio, found.reason) == ("3", 0.0, UNANIMOUS)
+
+
+def test_a_group_without_answers_has_no_label_in_spite_of_a_truth(judge: Equivalence) -> None:
+    found = judged(judge, group("hm", r"\boxed{3}", truncated=1), truth="3")
+    assert (found.vote.label, found.reason, found.label_source) == (None, "no_answer", None)
+
+
+def test_the_guard_has_no_say_over_a_truth(judge: Equivalence) -> None:
+    texts = (r"\boxed{1}", r"\boxed{2}", r"\boxed{1}")
+    plain = judged(judge, group(*texts), [Visit("2", 0.5)], truth="1")
+    guarded = judged(judge, group(*texts), [Visit("2", 0.5)], truth="1", guard=True)
+    assert advantages(guarded) == advantages(plain)
+
+
+@pytest.mark.parametrize("estimator", ["harmony", "majority_strict", "soft", "selective"])
+def test_rewards_against_a_truth_are_the_same_for_every_estimator(
+    judge: Equivalence, estimator: str
+) -> None:
+    found = judged(judge, group(*HALVES), truth="3", estimator=estimator)
+    assert [sample.reward for sample in found.samples] == [0.0, 0.0, 1.0, 1.0, 0.0]
+
+
+def test_a_truth_is_only_looked_at_where_the_tenant_wants_its_votes(judge: Equivalence) -> None:
+    found = judged(judge, group(*HALVES), truth="3", use_feedback=False)
+    assert (found.vote.label, found.label_source) == (found.samples[0].answer, "vote")
+    assert (found.truth, found.voted) == ("3", found.vote.label)

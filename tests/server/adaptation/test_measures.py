@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import log
 
 import pytest
@@ -72,3 +73,18 @@ def test_the_error_of_the_answer_rate_is_between_prompts() -> None:
     assert alike["answer_rate_error"] == 0.0
     assert unlike["answer_rate_error"] == pytest.approx(0.5)
     assert "answer_rate_error" not in group_metrics([group("1")], 1.0)
+
+
+def test_votes_are_held_against_truths_where_they_are_known() -> None:
+    right = replace(group("1", "1", "2"), truth="1", voted="1", label_source="feedback")
+    wrong = replace(group("1", "2", "2"), truth="1", voted="2", label_source="vote")
+    silent = replace(group("1", "2", "3"), truth="1")
+    metrics = group_metrics([right, wrong, silent, group("9", "9")], 1.0)
+    assert metrics["label_accuracy"] == 0.5
+    assert metrics["ground_truth_ratio"] == pytest.approx((2 / 3 + 1 / 3 + 1 / 3) / 3)
+    assert metrics["num_feedback_labels"] == 1
+
+
+def test_without_truths_nothing_is_held_against_them() -> None:
+    metrics = group_metrics([group("1", "2")], 1.0)
+    assert not {"label_accuracy", "ground_truth_ratio"} & metrics.keys()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from server.db.feedback import Said, store
 from tests.fakes.admin import AdminWorld
 
 
@@ -155,3 +156,20 @@ async def test_the_history_of_the_pointer_is_kept_newest_first(
     assert [swap["reason"] for swap in first["items"]] == ["rolled_back"]
     assert [swap["reason"] for swap in second["items"]] == ["promoted_by_hand"]
     assert second["next"] is None
+
+
+async def test_a_version_shows_what_was_said_about_its_answers(
+    api: httpx.AsyncClient, world: AdminWorld, tenant_id: int
+):
+    said = [("q1", 1, 1.0, None), ("q2", 1, 0.0, "4"), ("q3", 1, None, "4"), ("q4", 0, 0.25, None)]
+    for query_id, version, _, _ in said:
+        await world.log_query(tenant_id, query_id, adapter_version=version)
+    given = [Said(query_id, 0, score, correct, None) for query_id, _, score, correct in said]
+    await store(world.database, tenant_id, given, world.clock.now())
+
+    listed = (await api.get("/tenants/adder/versions")).json()["items"]
+    shown = {one["number"]: (one["num_feedback"], one["mean_score"]) for one in listed}
+    assert shown == {2: (0, None), 1: (3, 0.5), 0: (1, 0.25)}
+    for number in shown:
+        read = (await api.get(f"/tenants/adder/versions/{number}")).json()
+        assert (read["num_feedback"], read["mean_score"]) == shown[number]

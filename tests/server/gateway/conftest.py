@@ -174,7 +174,8 @@ async def _deps(
     recorder = WatchedRecorder(database, settings)
     await recorder.start()
     held.push_async_callback(recorder.stop)
-    return GatewayDeps(settings, tenants, pool, registry, upstream, recorder, SystemClock())
+    clock = SystemClock()
+    return GatewayDeps(settings, tenants, pool, registry, upstream, recorder, clock, database)
 
 
 @pytest.fixture

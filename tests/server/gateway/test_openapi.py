@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import BaseModel
+from ttrl_client import types
 
 from server.gateway import openapi
 from server.gateway.allowlist import REFUSED, ChatRequest, CompletionRequest
@@ -15,6 +17,8 @@ from tests.server.gateway.conftest import Stack
 ROUTES = {
     "/v1/chat/completions": ("post", ChatRequest, {400, 401, 404, 413, 429, 500, 502, 503}),
     "/v1/completions": ("post", CompletionRequest, {400, 401, 404, 413, 429, 500, 502, 503}),
+    "/v1/feedback": ("post", None, {400, 401, 404, 413, 429, 500, 503}),
+    "/v1/feedback/batch": ("post", None, {400, 401, 413, 429, 500, 503}),
     "/v1/models": ("get", None, {401, 500, 503}),
     "/v1/models/{model_id}": ("get", None, {401, 404, 500, 503}),
 }
@@ -39,6 +43,20 @@ async def test_every_route_error_and_field_is_described(stack: Stack):
             assert all(field["description"] for field in body["properties"].values())
             assert "$ref" not in json.dumps(route["requestBody"])
     assert schema["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [("/v1/feedback", types.FeedbackCreate), ("/v1/feedback/batch", types.FeedbackBatchCreate)],
+)
+async def test_feedback_is_described_whole_and_without_references(
+    stack: Stack, path: str, shape: type[BaseModel]
+):
+    route = stack.app.openapi()["paths"][path]["post"]
+    body = route["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) == set(shape.model_fields)
+    assert all(field["description"] for field in body["properties"].values())
+    assert "$ref" not in json.dumps(route["requestBody"])
 
 
 @pytest.mark.parametrize("struct", [ChatRequest, CompletionRequest])
