@@ -98,7 +98,8 @@ async def test_waves_draw_what_would_have_been_drawn_at_once(scene: Scene) -> No
     texts: list[Counter[str]] = []
     for wave in (None, 5):
         scene.model.asked.clear()
-        cycle = await scene.run(settings_of(learning={"wave": wave, "steps": 1, "min_answers": 12}))
+        learning = {"wave": wave, "steps": 1, "min_answers": 12}
+        cycle = await scene.run(settings_of(learning=learning, gate=NO_PROBE))
         assert cycle.num_rollouts == 48
         texts.append(Counter(f"{ask.seed} {ask.prompt}" for ask in scene.model.asked))
     assert texts[0] == texts[1]
