@@ -1,10 +1,12 @@
 """The error tree: each error knows its HTTP status and OpenAI's `type` and `code`, and is rendered
-in one place.
+in one place. On Anthropic's routes it is rendered in Anthropic's shape.
 
 TTRLError
  +- BadRequest 400           malformed or refused input
  |   +- UnknownModel 404     also another tenant's adapter
  |   +- NotFound 404
+ |   |   +- NotServed 404   a route of OpenAI's that this server does not have
+ |   +- MethodNotAllowed 405
  |   +- Conflict 409
  |   +- BodyTooLarge 413
  |   +- PromptTooLong 400
@@ -27,7 +29,18 @@ TTRLError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Final
+
+ANTHROPIC_TYPES: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+"""Anthropic's words for a status; `api_error` for the others that are a server's."""
 
 
 class TTRLError(Exception):
@@ -56,6 +69,13 @@ class TTRLError(Exception):
             }
         }
 
+    def anthropic_body(self) -> dict[str, Any]:
+        """Anthropic's error shape, for the routes of its API."""
+        kind = ANTHROPIC_TYPES.get(self.status_code, "api_error")
+        if kind == "api_error" and self.status_code < 500:
+            kind = "invalid_request_error"
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
     def headers(self) -> dict[str, str]:
         """Extra response headers: `Retry-After` in seconds where it helps."""
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
@@ -81,6 +101,19 @@ class NotFound(BadRequest):
 
     status_code = 404
     code = "not_found"
+
+
+class NotServed(NotFound):
+    """A route that OpenAI or Anthropic has and this server does not."""
+
+    code = "not_served"
+
+
+class MethodNotAllowed(BadRequest):
+    """The route exists, for other methods."""
+
+    status_code = 405
+    code = "method_not_allowed"
 
 
 class Conflict(BadRequest):

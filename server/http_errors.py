@@ -1,5 +1,5 @@
 """Renders every error of the web process in OpenAI's shape: our own, FastAPI's, and unforeseen
-ones.
+ones. On Anthropic's routes it is Anthropic's shape.
 """
 
 from __future__ import annotations
@@ -15,16 +15,25 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from server.errors import BadRequest, BodyTooLarge, NotFound, TTRLError, Unauthorized, Unavailable
+from server.errors import (
+    BadRequest,
+    BodyTooLarge,
+    MethodNotAllowed,
+    NotFound,
+    TTRLError,
+    Unauthorized,
+    Unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
 MAX_PROBLEMS = 5  # named in one message
 SOURCES = frozenset({"body", "query", "path", "header", "cookie"})
+ANTHROPIC_PATH = "/v1/messages"
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make the app answer every error in OpenAI's shape."""
+    """Make the app answer every error in its route's shape."""
     app.add_exception_handler(TTRLError, _own)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
@@ -33,26 +42,29 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def error_response(error: TTRLError) -> JSONResponse:
+def error_response(request: Request, error: TTRLError) -> JSONResponse:
     """The answer that tells a client about this error."""
-    return JSONResponse(error.body(), status_code=error.status_code, headers=error.headers())
+    path = request.url.path
+    is_anthropic = path == ANTHROPIC_PATH or path.startswith(f"{ANTHROPIC_PATH}/")
+    body = error.anthropic_body() if is_anthropic else error.body()
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers())
 
 
 async def _own(request: Request, error: Exception) -> Response:
     assert isinstance(error, TTRLError)
     if error.status_code >= 500:
         logger.warning("%s %s: %s", request.method, request.url.path, error.message)
-    return error_response(error)
+    return error_response(request, error)
 
 
-async def _validation(_request: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
     first = _place(problems[0]) if problems else ""
     message = "; ".join(_problem(problem) for problem in problems[:MAX_PROBLEMS])
     if len(problems) > MAX_PROBLEMS:
         message += f"; and {len(problems) - MAX_PROBLEMS} more"
-    return error_response(BadRequest(message, param=first or None))
+    return error_response(request, BadRequest(message, param=first or None))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -60,30 +72,28 @@ async def _http(request: Request, error: Exception) -> Response:
     known: dict[int, TTRLError] = {
         401: Unauthorized(error.detail),
         404: NotFound(f"No such route: {request.method} {request.url.path}"),
+        405: MethodNotAllowed(f"{request.url.path} does not take {request.method}."),
         413: BodyTooLarge(error.detail),
     }
-    if (rendered := known.get(error.status_code)) is not None:
-        body = rendered.body()
-    else:
-        body = (BadRequest if error.status_code < 500 else TTRLError)(error.detail).body()
-    if error.status_code == 405:
-        body["error"] |= {
-            "message": f"{request.url.path} does not take {request.method}.",
-            "code": "method_not_allowed",
-        }
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+    rendered = known.get(error.status_code)
+    if rendered is None:
+        rendered = (BadRequest if error.status_code < 500 else TTRLError)(error.detail)
+    response = error_response(request, rendered)
+    response.status_code = error.status_code
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _database(request: Request, error: Exception) -> Response:
     logger.error(
         "%s %s: the database does not answer", request.method, request.url.path, exc_info=error
     )
-    return error_response(Unavailable("The database is away for the moment."))
+    return error_response(request, Unavailable("The database is away for the moment."))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return error_response(TTRLError("The server made a mistake. Its log says more."))
+    return error_response(request, TTRLError("The server made a mistake. Its log says more."))
 
 
 def _place(problem: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ class LoggedAnswer:
     text: str
     tool_calls: list[Any] | None
     finish_reason: str | None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,4 +208,5 @@ def _answer_row(query_id: str, answer: LoggedAnswer) -> dict[str, Any]:
         "text": storable(answer.text),
         "tool_calls": storable(answer.tool_calls),
         "finish_reason": answer.finish_reason,
+        "reasoning": storable(answer.reasoning),
     }

@@ -122,8 +122,10 @@ class Query(Base):
         String(64), primary_key=True
     )  # the response's id, e.g. chatcmpl-...
     tenant_id: Mapped[int] = mapped_column(ForeignKey("tenants.id"))
-    route: Mapped[str] = mapped_column(String(24))  # "chat" | "completions"
-    prompt: Mapped[list[Any]]  # chat: the messages; completions: [prompt]
+    route: Mapped[str] = mapped_column(
+        String(24)
+    )  # "chat" | "responses" | "messages" | "completions"
+    prompt: Mapped[list[Any]]  # the messages of a chat; completions: [prompt]
     fingerprint: Mapped[str] = mapped_column(
         String(64)
     )  # of the prompt; deduplication and the probe split use it
@@ -152,6 +154,7 @@ class Answer(Base):
     text: Mapped[str] = mapped_column(Text)
     tool_calls: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     finish_reason: Mapped[str | None] = mapped_column(String(24))
+    reasoning: Mapped[str | None] = mapped_column(Text)  # what came before it, apart from it
 
 
 class Feedback(Base):

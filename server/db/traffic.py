@@ -14,6 +14,7 @@ from sqlalchemy.orm import aliased
 from server.db.models import Answer, Cycle, Query, Tenant
 
 CHUNK = 500  # ids in one IN list
+CHAT_ROUTES = ("chat", "responses", "messages")  # whose prompt is logged as a chat's messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ async def recent_queries(
     """(id, fingerprint) of the tenant's eligible chat queries, newest first."""
     rows = await session.execute(
         select(Query.id, Query.fingerprint)
-        .where(Query.tenant_id == tenant_id, Query.eligible, Query.route == "chat")
+        .where(Query.tenant_id == tenant_id, Query.eligible, Query.route.in_(CHAT_ROUTES))
         .order_by(Query.created_at.desc(), Query.id)
         .limit(limit)
     )
@@ -119,7 +120,7 @@ def _served(cycle_id: int, query_ids: Sequence[str], version: int) -> Select[str
             Cycle.id == cycle_id,
             asked.id.in_(query_ids),
             Query.eligible,
-            Query.route == "chat",
+            Query.route.in_(CHAT_ROUTES),
             Query.status == "ok",
             Query.adapter_version == version,
             Query.created_at < Cycle.started_at,

@@ -12,6 +12,9 @@ the gateway sets itself is in `server.gateway.parsing`.
 
 `null` always means "not given". When a key is repeated, the last one counts; the engine never sees
 the others.
+
+The other dialects, `/v1/responses` and `/v1/messages`, have tables of their own beside their
+translation; `docs/api.md` shows all of them, and a test compares it with the code.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopText = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Object = dict[str, Any]
 
 
@@ -122,12 +126,10 @@ class StreamOptions(Struct, forbid_unknown_fields=True, omit_defaults=True):
     include_obfuscation: bool | None = None
 
 
-class Common(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What both routes take. The bound of `n` comes from the settings."""
+class Sampling(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What every OpenAI route takes."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
-    n: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
-    max_tokens: Count | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
@@ -145,13 +147,23 @@ class Common(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tru
     min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
-    response_format: ResponseFormat | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     store: bool | None = None
     user: str | None = None
     metadata: Object | None = None
     service_tier: str | None = None
+
+
+SAMPLING: Final = Sampling.__struct_fields__
+
+
+class Common(Sampling, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What the routes that reach the engine take. The bound of `n` comes from the settings."""
+
+    n: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    max_tokens: Count | None = None
+    response_format: ResponseFormat | None = None
+    stream_options: StreamOptions | None = None
 
 
 class ChatRequest(Common, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -164,7 +176,7 @@ class ChatRequest(Common, forbid_unknown_fields=True, omit_defaults=True, kw_onl
     tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Effort | None = None
     modalities: Annotated[list[Literal["text"]], Meta(max_length=1)] | None = None
     verbosity: str | None = None
     prediction: Object | None = None
@@ -210,6 +222,9 @@ DROPPED: Final = (
     "best_of",
 )
 """Accepted and never passed on. `store` and `stream_options` are obeyed by the gateway itself."""
+
+OBEYED: Final = ("model", "store", "stream_options")
+"""What the gateway itself decides or obeys; the engine hears its own version of it, or nothing."""
 
 DROPPED_FROM_MESSAGES: Final = ("refusal", "annotations")
 """Fields of OpenAI's answers that clients send back with the history."""

@@ -18,14 +18,19 @@ from server.db.log import LogEntry
 from server.errors import LogUnavailable
 from server.gateway.deps import GatewayDeps
 from server.gateway.parsing import Asked
-from server.gateway.rewriting import Rewriter
+from server.gateway.rendering import Names, Rendering
 from server.gateway.transcript import Transcript
 from server.tenants import Caller, VersionRef
 
 logger = logging.getLogger(__name__)
 
-ID_PREFIXES = {"chat": "chatcmpl-", "completions": "cmpl-"}
-PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+ID_PREFIXES = {
+    "chat": "chatcmpl-",
+    "completions": "cmpl-",
+    "responses": "resp_",
+    "messages": "msg_",
+}
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"  # the engine's routes
 
 Status = Literal["ok", "aborted", "error"]
 
@@ -46,17 +51,19 @@ class Call:
 
     @property
     def answer_id(self) -> str:
-        """The answer's OpenAI id: vLLM makes it from the request id, in the same way."""
+        """The answer's id. Of completions, vLLM makes the same one from the request id."""
         return ID_PREFIXES[self.asked.route] + self.request_id
 
-    @property
-    def rewriter(self) -> Rewriter:
-        """Puts public names into the engine's answer."""
-        return Rewriter(
-            answer_id=self.answer_id,
-            engine_name=self.version.engine_name,
-            served_name=self.asked.model,
-            label=self.version.label,
+    def rendering(self) -> Rendering:
+        """Words the engine's answer for the client; one for each answer."""
+        return self.asked.render(
+            Names(
+                answer_id=self.answer_id,
+                engine_name=self.version.engine_name,
+                served_name=self.asked.model,
+                label=self.version.label,
+                created=int(self.created_at.timestamp()),
+            )
         )
 
     def open(self) -> AbstractAsyncContextManager[ClientResponse]:
@@ -66,16 +73,19 @@ class Call:
             "cache_salt": self.caller.cache_salt,
         }
         headers = {"Content-Type": "application/json", "X-Request-Id": self.request_id}
-        path = PATHS[self.asked.route]
+        path = COMPLETIONS if self.asked.route == "completions" else CHAT
         return self.deps.upstream.post(path, msgspec.json.encode(body), headers, self.version)
 
     def headers(self, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The response's headers."""
-        return [
+        headers = [
             (b"content-type", content_type),
             (b"x-request-id", self.answer_id.encode()),
             (b"x-ttrl-adapter", self.version.label.encode()),
         ]
+        if self.asked.route == "messages":
+            headers.append((b"request-id", self.answer_id.encode()))  # Anthropic's name for it
+        return headers
 
     def saw_first_byte(self) -> None:
         """Note when the first answer came."""

@@ -26,13 +26,16 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def api_key(scope: Scope) -> str:
-    """The key of `Authorization: Bearer <key>`.
+    """The key of `Authorization: Bearer <key>`, or else of `x-api-key`, as Anthropic's clients send
+    it.
 
     Raises:
         Unauthorized: there is none.
     """
     scheme, _, key = (header(scope, b"authorization") or b"").partition(b" ")
     if scheme.lower() != b"bearer" or not key.strip():
+        key = header(scope, b"x-api-key") or b""
+    if not key.strip():
         raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
     return key.strip().decode("latin1")
 

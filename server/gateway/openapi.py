@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import msgspec
+from pydantic import BaseModel, ConfigDict, Field
 from ttrl_client.types import ErrorBody
-
-from server.gateway.allowlist import Common
 
 FIELDS: Final[dict[str, str]] = {
     "model": "The served name; `<name>@base` for the base model, `<name>@v3` for a version.",
@@ -62,8 +61,37 @@ FIELDS: Final[dict[str, str]] = {
     "function_call": "Not supported; use `tool_choice`.",
     "web_search_options": "Not supported.",
     "moderation": "Not supported.",
+    "input": "A text, or the items of the conversation so far. Text only.",
+    "instructions": "A system message in front of the conversation.",
+    "max_output_tokens": "Longest answer, in tokens, with its reasoning.",
+    "text": "`format`: text, a JSON object, or JSON that follows a schema.",
+    "reasoning": "`effort`: how long the model may think, as far as its template knows.",
+    "include": "`message.output_text.logprobs` asks for log-probabilities; others mean nothing.",
+    "max_tool_calls": "Accepted and not used: it bounds built-in tools, and there are none.",
+    "truncation": "Only `disabled`.",
+    "background": "Not supported: no response is kept.",
+    "previous_response_id": "Not supported: no response is kept.",
+    "conversation": "Not supported: no response is kept.",
+    "context_management": "Not supported.",
+    "system": "A text, or text blocks, in front of the conversation.",
+    "stop_sequences": "Texts that end an answer.",
+    "thinking": "`disabled` asks for no reasoning, as far as the model's template knows.",
+    "output_config": "`format`: JSON that follows a schema. `effort`: how long to think.",
+    "inference_geo": "Accepted and not used.",
+    "cache_control": "Accepted and not used: the engine's prefix cache needs no hints.",
+    "mcp_servers": "Not supported.",
+    "container": "Not supported.",
+}
+"""What the fields of the routes mean; `OVERRIDES` where a route has its own meaning."""
+
+OVERRIDES: Final[dict[str, str]] = {
+    "ResponsesRequest.prompt": "Not supported: no template is kept.",
+    "ResponsesRequest.metadata": "Given back in the answer, and not used.",
+    "ResponsesRequest.user": "Given back in the answer, and not used.",
+    "ResponsesRequest.stream_options": "Accepted and not used.",
 }
 
+ANSWER_ERRORS: Final = (400, 401, 404, 413, 429, 500, 502, 503)
 _ERRORS: Final[dict[int, str]] = {
     400: "The request is malformed or asks for something that is refused; `param` names the field.",
     401: "No API key, or one that is not valid.",
@@ -89,11 +117,29 @@ _ANSWER_HEADERS: Final = {
 }
 
 
-def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
+class AnthropicErrorDetail(BaseModel):
+    """What went wrong."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(description="Anthropic's word for the kind of error.")
+    message: str = Field(description="What went wrong, in a sentence.")
+
+
+class AnthropicErrorBody(BaseModel):
+    """An error on Anthropic's routes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(default="error", description="Always `error`.")
+    error: AnthropicErrorDetail
+
+
+def errors(*codes: int, model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
     """The description of these error answers."""
     return {
         code: {
-            "model": ErrorBody,
+            "model": model,
             "description": _ERRORS[code],
             **({"headers": _RETRY_AFTER} if code in (429, 503) else {}),
         }
@@ -103,25 +149,39 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 def answers(summary: str, chunk: str) -> dict[int | str, dict[str, Any]]:
     """The description of a successful answer, and of the errors."""
+    stream = (
+        f"events `data: <{chunk}>`, closed by `data: [DONE]`; an event with `error` ends a stream"
+        " that failed"
+    )
+    return _success(summary, stream) | errors(*ANSWER_ERRORS)
+
+
+def typed_answers(
+    summary: str, last: str, *, model: type[BaseModel] = ErrorBody
+) -> dict[int | str, dict[str, Any]]:
+    """The same where a stream is made of events with a type; `last` ends it."""
+    stream = f"typed events up to `{last}`; an event of the type `error` ends a stream that failed"
+    return _success(summary, stream) | errors(*ANSWER_ERRORS, model=model)
+
+
+def _success(summary: str, stream: str) -> dict[int | str, dict[str, Any]]:
     description = (
-        f"{summary} A 200 that was received in full is in the log. With `stream: true`, events"
-        f" `data: <{chunk}>`, closed by `data: [DONE]`; an event with `error` ends a stream that"
-        " failed. `system_fingerprint` is the adapter version, as in `X-TTRL-Adapter`."
+        f"{summary} A 200 that was received in full is in the log. With `stream: true`, {stream}."
+        " `system_fingerprint` is the adapter version, as in `X-TTRL-Adapter`."
     )
     content = {
         "application/json": {"schema": {"type": "object"}},
         "text/event-stream": {"schema": {"type": "string"}},
     }
-    success = {"description": description, "headers": _ANSWER_HEADERS, "content": content}
-    return {200: success, **errors(400, 401, 404, 413, 429, 500, 502, 503)}
+    return {200: {"description": description, "headers": _ANSWER_HEADERS, "content": content}}
 
 
-def request_body(struct: type[Common]) -> dict[str, Any]:
+def request_body(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """The `requestBody` of a route, each field described."""
     schema = msgspec.json.schema(struct)
     body = _inlined(schema, schema["$defs"])
     for name, field in body["properties"].items():
-        field["description"] = FIELDS[name]
+        field["description"] = OVERRIDES.get(f"{struct.__name__}.{name}") or FIELDS[name]
     return {"required": True, "content": {"application/json": {"schema": body}}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
@@ -20,15 +21,16 @@ from server.gateway.allowlist import (
     CompletionRequest,
     Message,
 )
+from server.gateway.rendering import Render, plain
 
-RouteName = Literal["chat", "completions"]
+RouteName = Literal["chat", "completions", "responses", "messages"]
 
 LEARNABLE_CHARS: Final = 32_768  # a longer prompt is not learned from
 
 PROMPT_FIELDS: Final = frozenset({"messages", "prompt"})
 ESCAPED_NUL: Final = b"\\u0000"  # the only way to write NUL in JSON
 
-R = TypeVar("R", bound=Common)
+R = TypeVar("R", bound=msgspec.Struct)
 
 _CHAT = msgspec.json.Decoder(ChatRequest)
 _COMPLETION = msgspec.json.Decoder(CompletionRequest)
@@ -41,8 +43,9 @@ class Asked:
     """A valid request.
 
     `upstream` is what the engine gets, but for what is decided later (its `model`, the salt).
-    `params` is what the log keeps beside the prompt. `reason` says why the prompt cannot be learned
-    from; None: it can.
+    `params` is what the log keeps beside the prompt, which is in the words of chat (or text)
+    completions on every route. `render` words the answer. `reason` says why the prompt cannot be
+    learned from; None: it can.
     """
 
     route: RouteName
@@ -51,7 +54,7 @@ class Asked:
     prompt: list[Any]
     params: dict[str, Any]
     stream: bool
-    include_usage: bool
+    render: Render
     store: bool
     reason: str | None
 
@@ -62,7 +65,7 @@ def parse_chat(body: bytes, settings: Settings) -> Asked:
     Raises:
         BadRequest: it is malformed, or asks for something that is refused; `param` names the field.
     """
-    request = _decode(_CHAT, body)
+    request = decode(_CHAT, body, REFUSED)
     if len(request.messages) > settings.max_messages:
         raise BadRequest(
             f"At most {settings.max_messages} messages are allowed, not {len(request.messages)}.",
@@ -75,12 +78,17 @@ def parse_chat(body: bytes, settings: Settings) -> Asked:
     if request.tool_choice not in (None, "none") and not request.tools:
         raise BadRequest("`tool_choice` needs `tools`.", param="tool_choice")
     _check_common(request, settings, num_prompts=1)
+    return chat_asked("chat", request, body, _plain(request))
+
+
+def chat_asked(route: RouteName, request: ChatRequest, body: bytes, render: Render) -> Asked:
+    """What is asked with a valid chat, whichever route it came by."""
     upstream = _upstream(request)
     messages: list[dict[str, Any]] = upstream["messages"]
     for message in messages:
         for name in DROPPED_FROM_MESSAGES:
             message.pop(name, None)
-    return _asked("chat", request, upstream, messages, body, _chat_reason(request))
+    return _asked(route, request, upstream, messages, body, _chat_reason(request), render)
 
 
 def parse_completion(body: bytes, settings: Settings) -> Asked:
@@ -89,17 +97,28 @@ def parse_completion(body: bytes, settings: Settings) -> Asked:
     Raises:
         BadRequest: as `parse_chat`.
     """
-    request = _decode(_COMPLETION, body)
+    request = decode(_COMPLETION, body, REFUSED)
     _check_common(request, settings, num_prompts=_num_prompts(request.prompt))
     upstream = _upstream(request)
-    return _asked("completions", request, upstream, [upstream["prompt"]], body, "not_chat")
+    prompt = [upstream["prompt"]]
+    return _asked("completions", request, upstream, prompt, body, "not_chat", _plain(request))
 
 
-def _decode(decoder: msgspec.json.Decoder[R], body: bytes) -> R:
+def _plain(request: Common) -> Render:
+    options = request.stream_options
+    return plain(include_usage=options is not None and bool(options.include_usage))
+
+
+def decode(decoder: msgspec.json.Decoder[R], body: bytes, refused: Mapping[str, str]) -> R:
+    """Decode a body. `refused` says of fields why they are; see the allow-lists.
+
+    Raises:
+        BadRequest: it is not what the decoder takes; `param` names the field.
+    """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
+        raise _refusal(str(error), refused) from None
     except UnicodeDecodeError:
         raise BadRequest("The body is not valid UTF-8.") from None
     except msgspec.DecodeError as error:
@@ -108,7 +127,7 @@ def _decode(decoder: msgspec.json.Decoder[R], body: bytes) -> R:
         raise BadRequest("The body is nested too deeply.") from None
 
 
-def _refusal(problem: str) -> BadRequest:
+def _refusal(problem: str, refused: Mapping[str, str]) -> BadRequest:
     """Turn msgspec's description into a sentence and OpenAI's `param`."""
     found = _PLACE.search(problem)
     place, problem = (found[1], problem[: found.start()]) if found else ("", problem)
@@ -116,11 +135,13 @@ def _refusal(problem: str) -> BadRequest:
     if field is not None:
         name = field[1][:100]
         place = f"{place}.{name}" if place else name
-        if place in REFUSED:
-            return BadRequest(f"`{place}` is not allowed: it {REFUSED[place]}.", param=place)
+        if place in refused:
+            return BadRequest(f"`{place}` is not allowed: it {refused[place]}.", param=place)
         if problem.startswith("Object contains"):
             return BadRequest(f"`{place}` is not a field of this request.", param=place)
         return BadRequest(f"`{place}` is missing.", param=place)
+    if place in refused:
+        return BadRequest(f"`{place}` is not supported: it {refused[place]}.", param=place)
     where = f"`{place}`" if place else "The body"
     return BadRequest(f"{where} is not valid: {problem[:300]}.", param=place or None)
 
@@ -211,14 +232,16 @@ def _asked(
     prompt: list[Any],
     body: bytes,
     reason: str | None,
+    render: Render,
 ) -> Asked:
     params = {k: v for k, v in upstream.items() if k not in PROMPT_FIELDS}
     if ESCAPED_NUL in body:
         prompt, params = storable(prompt), storable(params)
-    options = request.stream_options
     if request.stream:
         # Always asked for, because the log counts tokens; cut out again for who did not ask.
         upstream["stream_options"] = {"include_usage": True}
+        if route == "messages":  # which tells the prompt's tokens first
+            upstream["stream_options"]["continuous_usage_stats"] = True
     return Asked(
         route=route,
         model=request.model,
@@ -226,7 +249,7 @@ def _asked(
         prompt=prompt,
         params=params,
         stream=bool(request.stream),
-        include_usage=options is not None and bool(options.include_usage),
+        render=render,
         store=request.store is not False,
         reason=reason,
     )

@@ -1,6 +1,6 @@
 """Carries an engine's answer to the client: whole, or event by event as it comes.
 
-The last byte that tells a client "this is all" goes out after the log row is committed. A client
+What tells a client "this is all" goes out after the log row is committed. A client
 that leaves cancels the block that reads from the engine, which closes that connection and so stops
 the generation.
 """
@@ -11,14 +11,14 @@ import asyncio
 from typing import Final
 
 from aiohttp import ClientResponse
-from msgspec import json
 from starlette.types import Receive, Send
 
 from server.errors import EngineFailed, EngineUnavailable, LogUnavailable, TTRLError
 from server.gateway.call import Call
 from server.gateway.client_side import ClientLeft, watched
 from server.gateway.engine_errors import engine_error
-from server.gateway.sse import DONE, EventSplitter, frame, payload
+from server.gateway.rendering import Rendering
+from server.gateway.sse import DONE, EventSplitter, payload
 from server.gateway.transcript import read_chunk
 
 MAX_ANSWER_BYTES: Final = 64 * 2**20
@@ -46,7 +46,7 @@ async def relay_whole(call: Call, receive: Receive, send: Send) -> None:
     if chunk.error is not None:
         raise engine_error(500, data, hidden={})
     call.transcript.add(chunk)
-    body = call.rewriter.body(data)
+    body = call.rendering().whole(data, chunk)
     await call.record("ok")
     length = (b"content-length", str(len(body)).encode())
     headers = [*call.headers(b"application/json"), length]
@@ -70,10 +70,12 @@ async def relay_stream(call: Call, receive: Receive, send: Send) -> None:
         TTRLError: something went wrong before the first event; nothing was sent.
         ClientLeft: the client left; the call is logged as aborted, as far as it came.
     """
-    out = _EventStream(call, send)
+    rendering = call.rendering()
+    out = _EventStream(call, send, rendering)
     try:
         async with watched(receive, call.deps.settings.request_timeout_s), call.open() as response:
-            await _pump(call, response, out)
+            await _pump(call, response, out, rendering)
+        end = rendering.end()
         await call.record("ok")
     except ClientLeft:
         await call.record_failure("aborted")
@@ -81,11 +83,11 @@ async def relay_stream(call: Call, receive: Receive, send: Send) -> None:
     except TimeoutError:
         await _fail(call, out, EngineFailed(TOO_SLOW))
     except LogUnavailable as error:
-        await out.close(json.encode(error.body()))
+        await out.fail(error)
     except TTRLError as error:
         await _fail(call, out, error)
     else:
-        await out.close(DONE)
+        await out.close(end)
 
 
 async def _fail(call: Call, out: _EventStream, error: TTRLError) -> None:
@@ -93,13 +95,15 @@ async def _fail(call: Call, out: _EventStream, error: TTRLError) -> None:
     if not out.is_open:
         raise error
     await call.record_failure("error")
-    await out.close(json.encode(error.body()))
+    await out.fail(error)
 
 
-async def _pump(call: Call, response: ClientResponse, out: _EventStream) -> None:
+async def _pump(
+    call: Call, response: ClientResponse, out: _EventStream, rendering: Rendering
+) -> None:
     """Pass events on until `[DONE]`, which is kept back."""
     splitter = EventSplitter()
-    relay = _EventRelay(call)
+    relay = _EventRelay(call, rendering)
     async for data in response.content.iter_any():
         try:
             is_done = relay.take(splitter.feed(data))
@@ -124,12 +128,12 @@ async def _drain(response: ClientResponse) -> None:
 
 
 class _EventRelay:
-    """Rewrites events and notes them down; what may go out waits in `ready`."""
+    """Words events and notes them down; what may go out waits in `ready`."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, rendering: Rendering) -> None:
         self.ready: list[bytes] = []
         self._call = call
-        self._rewriter = call.rewriter
+        self._rendering = rendering
         self._has_begun = False
 
     def take(self, events: list[bytes]) -> bool:
@@ -156,18 +160,18 @@ class _EventRelay:
             raise engine_error(500, data, hidden={version.engine_name: version.label})
         self._has_begun = True
         self._call.transcript.add(chunk)
-        is_usage = not chunk.choices and chunk.usage is not None
-        if self._call.asked.include_usage or not is_usage:
-            self.ready.append(frame(self._rewriter.event(data)))
+        if events := self._rendering.event(data, chunk):
+            self.ready.append(events)
 
 
 class _EventStream:
     """The response: opened by the first event, so that an error before it has a status."""
 
-    def __init__(self, call: Call, send: Send) -> None:
+    def __init__(self, call: Call, send: Send, rendering: Rendering) -> None:
         self.is_open = False
         self._call = call
         self._send = send
+        self._rendering = rendering
 
     async def send(self, data: bytes) -> None:
         """Send whole events."""
@@ -175,9 +179,13 @@ class _EventStream:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def close(self, data: bytes) -> None:
-        """Send the last event's data and end the response."""
+        """Send the last events and end the response."""
         await self._open()
-        await self._send({"type": "http.response.body", "body": frame(data)})
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def fail(self, error: TTRLError) -> None:
+        """Tell what went wrong and end the response."""
+        await self.close(self._rendering.failed(error))
 
     async def _open(self) -> None:
         if self.is_open:

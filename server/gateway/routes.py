@@ -1,9 +1,11 @@
-"""The routes of the data plane: OpenAI's chat completions, completions and models."""
+"""The routes of the data plane: OpenAI's chat completions, completions, responses and models, and
+Anthropic's messages.
+"""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response, Security
-from fastapi.security import HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.gateway import openapi
@@ -13,7 +15,13 @@ from server.gateway.client_side import api_key
 from server.gateway.deps import GatewayDeps
 from server.gateway.exchange import Exchange
 from server.gateway.feedback import add_feedback
+from server.gateway.messages.allowlist import CountRequest, MessagesRequest
+from server.gateway.messages.counting import TokenCount
+from server.gateway.messages.parsing import parse_messages
 from server.gateway.parsing import parse_chat, parse_completion
+from server.gateway.responses.allowlist import ResponsesRequest
+from server.gateway.responses.parsing import parse_responses
+from server.gateway.unserved import add_unserved
 from server.tenants import Caller
 
 API_KEY = HTTPBearer(
@@ -21,6 +29,20 @@ API_KEY = HTTPBearer(
     scheme_name="apiKey",
     description="A tenant's API key: `Authorization: Bearer <key>`.",
 )
+ANTHROPIC_KEY = APIKeyHeader(
+    name="x-api-key",
+    auto_error=False,
+    scheme_name="anthropicKey",
+    description="The same key, as Anthropic's clients send it.",
+)
+
+
+class TokenCountAnswer(BaseModel):
+    """How long a conversation is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    input_tokens: int = Field(description="Tokens of the conversation as the engine renders it.")
 
 
 class Model(BaseModel):
@@ -71,9 +93,58 @@ def gateway_router(deps: GatewayDeps) -> APIRouter:
         """
         return Exchange(deps, admission, parse_completion)
 
+    _add_responses(router, deps, admission)
+    _add_messages(router, deps, admission)
     _add_models(router, deps)
     add_feedback(router, deps)
+    add_unserved(router)
     return router
+
+
+def _add_responses(router: APIRouter, deps: GatewayDeps, admission: Admission) -> None:
+    @router.post(
+        "/responses",
+        response_class=Response,
+        responses=openapi.typed_answers("A response.", "response.completed"),
+        openapi_extra={"requestBody": openapi.request_body(ResponsesRequest)},
+    )
+    async def responses(request: Request) -> Response:
+        """Answer with the tenant's live adapter version, or the one that `model` names. Logged and
+        learned from as a chat. No response is kept: the conversation comes with each request.
+        """
+        return Exchange(deps, admission, parse_responses)
+
+
+def _add_messages(router: APIRouter, deps: GatewayDeps, admission: Admission) -> None:
+    anthropic = APIRouter(dependencies=[Security(ANTHROPIC_KEY)])
+    shape = openapi.AnthropicErrorBody
+
+    @anthropic.post(
+        "/messages",
+        response_class=Response,
+        responses=openapi.typed_answers("A message.", "message_stop", model=shape),
+        openapi_extra={"requestBody": openapi.request_body(MessagesRequest)},
+    )
+    async def messages(request: Request) -> Response:
+        """Answer with the tenant's live adapter version, or the one that `model` names. Logged and
+        learned from as a chat.
+        """
+        return Exchange(deps, admission, parse_messages)
+
+    @anthropic.post(
+        "/messages/count_tokens",
+        response_class=Response,
+        responses={
+            200: {"model": TokenCountAnswer, "description": "How long the conversation is."},
+            **openapi.errors(*openapi.ANSWER_ERRORS, model=shape),
+        },
+        openapi_extra={"requestBody": openapi.request_body(CountRequest)},
+    )
+    async def count_tokens(request: Request) -> Response:
+        """Count the tokens of a conversation. Nothing is generated or logged."""
+        return TokenCount(deps, admission)
+
+    router.include_router(anthropic)
 
 
 def _add_models(router: APIRouter, deps: GatewayDeps) -> None:

@@ -19,6 +19,13 @@ class Delta(msgspec.Struct):
 
     content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None  # the same, as older engines call it
+
+    @property
+    def thought(self) -> str | None:
+        """The reasoning, under whichever name it came."""
+        return self.reasoning or self.reasoning_content
 
 
 class Choice(msgspec.Struct):
@@ -29,6 +36,19 @@ class Choice(msgspec.Struct):
     message: Delta | None = None
     delta: Delta | None = None
     finish_reason: str | None = None
+    stop_reason: str | int | None = None  # vLLM's: the stop text that ended the answer
+
+
+class PromptDetails(msgspec.Struct):
+    """How many of the prompt's tokens the prefix cache had."""
+
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    """How many of the answer's tokens are reasoning."""
+
+    reasoning_tokens: int | None = None
 
 
 class Usage(msgspec.Struct):
@@ -36,6 +56,8 @@ class Usage(msgspec.Struct):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
 
 
 class Chunk(msgspec.Struct):
@@ -67,6 +89,7 @@ def read_chunk(data: bytes) -> Chunk:
 @dataclass(slots=True)
 class _Answer:
     pieces: list[str] = field(default_factory=list[str])
+    reasoning: list[str] = field(default_factory=list[str])
     tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
     finish_reason: str | None = None
 
@@ -90,9 +113,11 @@ class Transcript:
             text = choice.text if piece is None else piece.content
             if text:
                 answer.pieces.append(text)
-            if piece is not None and piece.tool_calls:
-                for position, call in enumerate(piece.tool_calls):
-                    _merge(answer.tool_calls, position, call)
+            if piece is not None:
+                if thought := piece.thought:
+                    answer.reasoning.append(thought)
+                for position, call in enumerate(piece.tool_calls or ()):
+                    _merge(answer.tool_calls, position, dict(call))
             if choice.finish_reason is not None:
                 answer.finish_reason = choice.finish_reason
 
@@ -104,6 +129,7 @@ class Transcript:
                 text="".join(answer.pieces),
                 tool_calls=[answer.tool_calls[at] for at in sorted(answer.tool_calls)] or None,
                 finish_reason=answer.finish_reason,
+                reasoning="".join(answer.reasoning) or None,
             )
             for index, answer in sorted(self._answers.items())
         )
@@ -113,7 +139,7 @@ def _merge(calls: dict[int, dict[str, Any]], position: int, piece: dict[str, Any
     """Join a piece of a tool call to what came before; the pieces of `arguments` add up."""
     index = piece.pop("index", None)
     call = calls.setdefault(index if isinstance(index, int) else position, {"function": {}})
-    function: dict[str, Any] = piece.pop("function", None) or {}
+    function: dict[str, Any] = dict(piece.pop("function", None) or {})
     arguments = function.pop("arguments", None)
     known: dict[str, Any] = call["function"]
     known.update({key: value for key, value in function.items() if value is not None})

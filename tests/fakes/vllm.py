@@ -3,7 +3,7 @@
     fake = FakeVLLM()                               # every model answers `marker`
     fake.answers["t1-adder--v1"] = r"\\boxed{4}"      # fixed
     fake.answers["t1-adder--v2"] = ["4", "4", "5"]  # by (seed + choice) mod 3; no seed: in turn
-    fake.answers["identity"] = echo                 # or any function Ask -> str | ToolCall
+    fake.answers["identity"] = echo                 # or any function Ask -> str | ToolCall | Turn
     fake.default_answer = marker                    # "<model>|<question>"
     fake.adapters                                   # {name: path} that are loaded
     fake.requests, fake.received("/v1/completions") # all that came: method, path, headers, body
@@ -55,14 +55,25 @@ from tests.fakes.vllm_call import (
     read,
 )
 from tests.fakes.vllm_plan import Ask, Serving, missing, plan, stream_events
-from tests.fakes.vllm_wire import EOS, Problem, ToolCall
+from tests.fakes.vllm_wire import EOS, Problem, ToolCall, Turn
 
-__all__ = ["EOS", "Ask", "Dropped", "FakeVLLM", "Fault", "Received", "ToolCall", "echo", "marker"]
+__all__ = [
+    "EOS",
+    "Ask",
+    "Dropped",
+    "FakeVLLM",
+    "Fault",
+    "Received",
+    "ToolCall",
+    "Turn",
+    "echo",
+    "marker",
+]
 
 CHAT = "/v1/chat/completions"
 GENERATION = (CHAT, "/v1/completions")
 
-Answer = str | ToolCall | Sequence[str] | Callable[[Ask], str | ToolCall]
+Answer = str | ToolCall | Turn | Sequence[str] | Callable[[Ask], str | ToolCall | Turn]
 
 
 def echo(ask: Ask) -> str:
@@ -270,10 +281,10 @@ class FakeVLLM:
             data = wire.dumps(render(planned.head, planned.choices))
             await call.answer(200, data, is_cut=fault.drop_after is not None)
 
-    def answer(self, ask: Ask) -> str | ToolCall:
+    def answer(self, ask: Ask) -> str | ToolCall | Turn:
         """What a model answers to one choice."""
         answer = self.answers.get(ask.model, self.default_answer)
-        if isinstance(answer, str | ToolCall):
+        if isinstance(answer, str | ToolCall | Turn):
             return answer
         if isinstance(answer, Sequence):
             turn = next(self._turns[ask.model]) if ask.seed is None else ask.seed + ask.index

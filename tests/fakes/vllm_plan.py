@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.fakes import vllm_wire as wire
-from tests.fakes.vllm_wire import EOS, Choice, Head, Problem, ToolCall
+from tests.fakes.vllm_wire import EOS, Choice, Head, Problem, ToolCall, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Serving:
     base: str
     adapters: Mapping[str, str]
     max_model_len: int
-    answer: Callable[[Ask], str | ToolCall]
+    answer: Callable[[Ask], str | ToolCall | Turn]
 
     def unknown(self, model: str | None) -> Problem | None:
         """vLLM's 404 for a model that is not loaded."""
@@ -134,9 +134,11 @@ def _limit(body: dict[str, Any]) -> int | None:
     return body.get("max_tokens") if limit is None else limit
 
 
-def _choice(ask: Ask, answer: str | ToolCall, room: int) -> Choice:
-    tool = answer if isinstance(answer, ToolCall) else None
-    text = answer if isinstance(answer, str) else answer.arguments
+def _choice(ask: Ask, answer: str | ToolCall | Turn, room: int) -> Choice:
+    if isinstance(answer, ToolCall):
+        answer = Turn(calls=(answer,))
+    turn = answer if isinstance(answer, Turn) else None
+    text = answer if isinstance(answer, str) else answer.written
     text, stop = _cut(text, ask.body.get("stop"))
     limit = _limit(ask.body)
     if limit is None:
@@ -150,9 +152,9 @@ def _choice(ask: Ask, answer: str | ToolCall, room: int) -> Choice:
         text=text[: len(ids)],
         token_ids=ids,
         logprobs=[-((31 * i + 7 * at + ask.index) % 97) / 64 for at, i in enumerate(ids)],
-        finish_reason="length" if is_cut else "tool_calls" if tool else "stop",
+        finish_reason="length" if is_cut else "tool_calls" if turn and turn.calls else "stop",
         stop_reason=None if is_cut else stop,
-        tool=tool,
+        turn=turn,
     )
 
 
@@ -177,6 +179,9 @@ def stream_events(plan: Plan, body: dict[str, Any], is_chat: bool, size: int) ->
             if start < len(choice.token_ids):
                 events.append(delta(head, choice, start, start + size))
     options = body.get("stream_options") or {}
+    if options.get("continuous_usage_stats"):
+        for event in events:  # a running total; tests look at the prompt's share of it
+            event["usage"] = wire.usage(head, 0)
     if options.get("include_usage"):
         kind = "chat.completion.chunk" if is_chat else "text_completion"
         total = wire.usage(head, sum(len(c.token_ids) for c in plan.choices))

@@ -48,6 +48,20 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """An answer of a model with a reasoning and a tool parser: any of the three may be empty."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def written(self) -> str:
+        """All that was generated, in its order; its characters are its tokens."""
+        return self.reasoning + self.text + "".join(call.arguments for call in self.calls)
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One finished answer. `token_ids` ends with EOS when the model stopped by itself."""
 
@@ -57,7 +71,7 @@ class Choice:
     logprobs: list[float]
     finish_reason: str
     stop_reason: str | None
-    tool: ToolCall | None = None
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,23 +163,51 @@ def _completion_logprobs(token_ids: list[int], logprobs: list[float], at: int) -
 
 
 def _message(choice: Choice) -> dict[str, Any]:
+    reasoning, text, calls = _spans(choice, 0, len(choice.token_ids))
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": choice.text if choice.tool is None else None,
+        "content": text if text or not calls else None,
         "refusal": None,
         "annotations": None,
         "audio": None,
         "function_call": None,
     }
-    if choice.tool is not None:
-        message["tool_calls"] = [_tool(choice)]
-    return message | {"reasoning": None}
+    if calls:
+        message["tool_calls"] = [
+            _tool(choice, at) | {"function": {"name": _call(choice, at).name, "arguments": piece}}
+            for at, piece in calls
+        ]
+    return message | {"reasoning": reasoning or None}
 
 
-def _tool(choice: Choice) -> dict[str, Any]:
-    assert choice.tool is not None
-    function = {"name": choice.tool.name, "arguments": choice.tool.arguments}
-    return {"id": f"chatcmpl-tool-{choice.index}", "type": "function", "function": function}
+def _call(choice: Choice, at: int) -> ToolCall:
+    assert choice.turn is not None
+    return choice.turn.calls[at]
+
+
+def _tool(choice: Choice, at: int) -> dict[str, Any]:
+    number = choice.index if at == 0 else f"{choice.index}-{at}"
+    return {"id": f"chatcmpl-tool-{number}", "type": "function"}
+
+
+def _spans(choice: Choice, start: int, end: int) -> tuple[str, str, list[tuple[int, str]]]:
+    """What tokens `start:end` are of: reasoning, text, and arguments by call. A call without
+    arguments belongs to where it would begin.
+    """
+    if choice.turn is None:
+        return "", choice.text[start:end], []
+    turn, at = choice.turn, 0
+    found: list[str] = []
+    for part in (turn.reasoning, turn.text):
+        found.append(choice.text[max(start, at) : max(min(end, at + len(part)), at)])
+        at += len(part)
+    calls: list[tuple[int, str]] = []
+    for number, call in enumerate(turn.calls):
+        piece = choice.text[max(start, at) : max(min(end, at + len(call.arguments)), at)]
+        if piece or start <= at < end:
+            calls.append((number, piece))
+        at += len(call.arguments)
+    return found[0], found[1], calls
 
 
 def chat_response(head: Head, choices: list[Choice]) -> dict[str, Any]:
@@ -258,10 +300,7 @@ def chat_opening(head: Head, index: int) -> dict[str, Any]:
 def chat_delta(head: Head, choice: Choice, start: int, end: int) -> dict[str, Any]:
     """Tokens `start:end` of a choice; the last one carries the finish reason."""
     ids, is_last = choice.token_ids[start:end], end >= len(choice.token_ids)
-    text = visible(choice, start, end)
-    delta: dict[str, Any] = {"content": text} if text else {}
-    if choice.tool is not None:
-        delta = {"tool_calls": [_tool(choice) | {"index": 0}]} if is_last else {}
+    delta = _delta(choice, start, end)
     logprobs = _chat_logprobs(ids, choice.logprobs[start:end]) if head.logprobs else None
     body: dict[str, Any] = {
         "index": choice.index,
@@ -273,6 +312,31 @@ def chat_delta(head: Head, choice: Choice, start: int, end: int) -> dict[str, An
         body["stop_reason"] = choice.stop_reason
     body["token_ids"] = ids if head.return_token_ids else None
     return chunk(head, "chat.completion.chunk", [body])
+
+
+def _delta(choice: Choice, start: int, end: int) -> dict[str, Any]:
+    """A call's first piece has its id and name, the others only more of its arguments."""
+    reasoning, text, calls = _spans(choice, start, end)
+    delta: dict[str, Any] = {}
+    if reasoning:
+        delta["reasoning"] = reasoning
+    if text:
+        delta["content"] = text
+    for at, piece in calls:
+        one: dict[str, Any] = {"index": at, "function": {"arguments": piece}}
+        if _starts(choice, at, start, end):
+            one = {"index": at} | _tool(choice, at)
+            one["function"] = {"name": _call(choice, at).name, "arguments": piece}
+        delta.setdefault("tool_calls", []).append(one)
+    return delta
+
+
+def _starts(choice: Choice, at: int, start: int, end: int) -> bool:
+    assert choice.turn is not None
+    turn = choice.turn
+    begin = len(turn.reasoning) + len(turn.text)
+    begin += sum(len(call.arguments) for call in turn.calls[:at])
+    return start <= begin < end
 
 
 def completion_delta(head: Head, choice: Choice, start: int, end: int) -> dict[str, Any]:

@@ -182,7 +182,8 @@ async def test_the_document_can_be_read_in_a_browser(http: httpx.AsyncClient, pa
     [
         ("GET", "/", 404, "not_found"),
         ("GET", "/v1", 404, "not_found"),
-        ("POST", "/v1/embeddings", 404, "not_found"),
+        ("POST", "/v1/embeddings", 404, "not_served"),
+        ("POST", "/v1/nothing", 404, "not_found"),
         ("POST", "/v1/load_lora_adapter", 404, "not_found"),
         ("POST", "/tokenize", 404, "not_found"),
         ("GET", "/admin/v1/nothing", 404, "not_found"),

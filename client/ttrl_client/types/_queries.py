@@ -17,14 +17,19 @@ class Answer(Wire):
     text: str = Field(description="What the client received.")
     tool_calls: list[Any] | None = Field(description="In OpenAI's shape.")
     finish_reason: str | None = Field(description="In OpenAI's words.")
+    reasoning: str | None = Field(
+        default=None, description="What a reasoning model thought before it answered."
+    )
 
 
 class Query(Wire):
     """A logged request with all its sampled answers."""
 
     id: str = Field(description="The id of the response that the client received.")
-    route: str = Field(description="chat or completions.")
-    prompt: list[Any] = Field(description="The messages; for completions the prompt alone.")
+    route: str = Field(description="chat, responses, messages or completions.")
+    prompt: list[Any] = Field(
+        description="The messages, as a chat; for completions the prompt alone."
+    )
     params: dict[str, Any] = Field(description="The sampling parameters as asked.")
     answers: list[Answer] = Field(description="All of them, in the order of their choice index.")
     adapter_version: int = Field(description="The version that answered.")

@@ -53,7 +53,9 @@ async def test_tool_calls_arrive_streamed_and_not() -> None:
         deltas = [chunk.choices[0] async for chunk in stream]
     assert whole.choices[0].finish_reason == "tool_calls"
     assert whole.choices[0].message.tool_calls is not None
-    assert deltas[-1].delta.tool_calls is not None
+    calls = [call for choice in deltas for call in choice.delta.tool_calls or ()]
+    assert [call.function.name for call in calls if call.function][:2] == ["add", None]
+    assert "".join(c.function.arguments or "" for c in calls if c.function) == '{"a":1}'
     assert deltas[-1].finish_reason == "tool_calls"
 
 

@@ -10,7 +10,7 @@ import pytest
 from openai import DefaultHttpxClient, OpenAI
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from tests.fakes.vllm import ToolCall
+from tests.fakes.vllm import ToolCall, Turn
 from tests.server.gateway.conftest import ADDER, NOVICE, Stack
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "2+2"}]
@@ -144,6 +144,25 @@ async def test_tools_are_passed_through_and_logged(stack: Stack, stream: bool):
     assert row.tool_calls[0]["function"] == {"name": "add", "arguments": '{"a":2}'}
     assert row.finish_reason == "tool_calls"
     assert (query.eligible, query.reason) == (False, "tool_calls")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_reasoning_is_passed_through_and_logged_apart(stack: Stack, stream: bool):
+    stack.fake.default_answer = Turn("4", "two and two")
+    async with stack.openai() as client:
+        answer: Any = await client.chat.completions.create(
+            model="ttrl", messages=MESSAGES, stream=stream
+        )
+        if stream:
+            deltas = [chunk.choices[0].delta.to_dict() async for chunk in answer]
+            thought = "".join(delta.get("reasoning") or "" for delta in deltas)
+        else:
+            thought = answer.choices[0].message.to_dict()["reasoning"]
+    assert thought == "two and two"
+    [query] = await stack.queries()
+    [row] = await stack.answers(query.id)
+    assert (row.text, row.reasoning) == ("4", "two and two")
+    assert query.eligible
 
 
 async def test_response_format_is_passed_through(stack: Stack):

@@ -12,11 +12,17 @@ from ttrl_client import types
 
 from server.gateway import openapi
 from server.gateway.allowlist import REFUSED, ChatRequest, CompletionRequest
+from server.gateway.messages.allowlist import CountRequest, MessagesRequest
+from server.gateway.responses.allowlist import ResponsesRequest
 from tests.server.gateway.conftest import Stack
 
+ANSWERS = {400, 401, 404, 413, 429, 500, 502, 503}
 ROUTES = {
-    "/v1/chat/completions": ("post", ChatRequest, {400, 401, 404, 413, 429, 500, 502, 503}),
-    "/v1/completions": ("post", CompletionRequest, {400, 401, 404, 413, 429, 500, 502, 503}),
+    "/v1/chat/completions": ("post", ChatRequest, ANSWERS),
+    "/v1/completions": ("post", CompletionRequest, ANSWERS),
+    "/v1/responses": ("post", ResponsesRequest, ANSWERS),
+    "/v1/messages": ("post", MessagesRequest, ANSWERS),
+    "/v1/messages/count_tokens": ("post", CountRequest, ANSWERS),
     "/v1/feedback": ("post", None, {400, 401, 404, 413, 429, 500, 503}),
     "/v1/feedback/batch": ("post", None, {400, 401, 413, 429, 500, 503}),
     "/v1/models": ("get", None, {401, 500, 503}),
@@ -30,12 +36,15 @@ async def test_every_route_error_and_field_is_described(stack: Stack):
     for path, (method, struct, codes) in ROUTES.items():
         route = schema["paths"][path][method]
         assert route["description"]
-        assert route["security"] == [{"apiKey": []}]
+        is_anthropic = path.startswith("/v1/messages")
+        keys = ["apiKey", "anthropicKey"] if is_anthropic else ["apiKey"]
+        assert sorted(route["security"], key=str) == [{key: []} for key in sorted(keys)]
+        error = "AnthropicErrorBody" if is_anthropic else "ErrorBody"
         for code in codes:
             response = route["responses"][str(code)]
             assert response["description"]
             body = response["content"]["application/json"]["schema"]
-            assert body == {"$ref": "#/components/schemas/ErrorBody"}
+            assert body == {"$ref": f"#/components/schemas/{error}"}
         if struct is not None:
             body = route["requestBody"]["content"]["application/json"]["schema"]
             fields = {field.encode_name for field in msgspec.structs.fields(struct)}
@@ -59,11 +68,16 @@ async def test_feedback_is_described_whole_and_without_references(
     assert "$ref" not in json.dumps(route["requestBody"])
 
 
-@pytest.mark.parametrize("struct", [ChatRequest, CompletionRequest])
+STRUCTS = [ChatRequest, CompletionRequest, ResponsesRequest, MessagesRequest, CountRequest]
+
+
+@pytest.mark.parametrize("struct", STRUCTS)
 def test_no_field_is_both_accepted_and_refused(struct: type):
     assert not {field.name for field in msgspec.structs.fields(struct)} & set(REFUSED)
 
 
 def test_no_description_of_a_field_that_is_gone():
-    fields = {f.name for s in (ChatRequest, CompletionRequest) for f in msgspec.structs.fields(s)}
+    fields = {f.name for struct in STRUCTS for f in msgspec.structs.fields(struct)}
     assert set(openapi.FIELDS) == fields
+    known = {f"{s.__name__}.{f.name}" for s in STRUCTS for f in msgspec.structs.fields(s)}
+    assert set(openapi.OVERRIDES) <= known

@@ -1,0 +1,72 @@
+"""`/v1/messages/count_tokens`: the engine renders and counts; nothing is generated or logged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import ClientResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.errors import EngineFailed
+from server.gateway.admission import Admission
+from server.gateway.client_side import ClientLeft, api_key, read_body
+from server.gateway.deps import GatewayDeps
+from server.gateway.messages.parsing import parse_count
+
+TIMEOUT_S = 30.0
+PATH = "/tokenize"
+
+
+class _Count(msgspec.Struct):
+    count: int
+
+
+_DECODER = msgspec.json.Decoder(_Count)
+
+
+class TokenCount(Response):
+    """A response that counts while it is sent. Errors are raised before the first byte."""
+
+    def __init__(self, deps: GatewayDeps, admission: Admission) -> None:
+        super().__init__()
+        self._deps = deps
+        self._admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read, check, ask an engine, answer."""
+        try:
+            count = await self._count(scope, receive)
+        except ClientLeft:
+            return
+        body = msgspec.json.encode({"input_tokens": count})
+        await Response(body, media_type="application/json")(scope, receive, send)
+
+    async def _count(self, scope: Scope, receive: Receive) -> int:
+        deps = self._deps
+        caller = await deps.tenants.caller(api_key(scope))
+        with self._admission.enter():
+            body = await read_body(scope, receive, deps.settings.max_body_bytes)
+            model, counted = parse_count(body, deps.settings)
+            version = await deps.tenants.resolve(caller, model)
+            asked = msgspec.json.encode(counted | {"model": version.engine_name})
+            headers = {"Content-Type": "application/json"}
+            try:
+                with deps.registry.lease(version):
+                    async with (
+                        asyncio.timeout(TIMEOUT_S),
+                        deps.upstream.post(PATH, asked, headers, version) as response,
+                    ):
+                        return await _read(response)
+            except TimeoutError:
+                raise EngineFailed("The engine did not answer in time.") from None
+
+
+async def _read(response: ClientResponse) -> int:
+    data: Any = await response.content.read()
+    try:
+        return _DECODER.decode(data).count
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise EngineFailed("The engine's answer cannot be read.") from None
