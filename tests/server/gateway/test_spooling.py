@@ -22,7 +22,7 @@ from server.gateway import recorder as recorder_module
 from server.gateway import transactions as transactions_module
 from server.gateway.recorder import PROMISED_BYTES, Recorder, WhenFull
 from server.spool import files
-from server.spool.backlog import Backlog
+from server.spool.backlog import Backlog, Batch
 from tests.server.gateway.test_recorder import NOW, entry
 
 Mood = Literal["well", "fails", "hangs", "hangs and fails", "stores and fails", "explodes"]
@@ -81,10 +81,28 @@ def rows(patched: Callable[[Rows], Rows]) -> Rows:
     return patched(Rows())
 
 
+class Stepped(Backlog):
+    """Holds each batch back after it was read, until the test has done something."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, max_bytes=2**20)
+        self.read: asyncio.Queue[Batch | None] = asyncio.Queue()
+        self.steps: asyncio.Queue[None] = asyncio.Queue()
+        self.runs_free = False
+
+    async def head(self, limit: int) -> Batch | None:
+        batch = await super().head(limit)
+        if not self.runs_free:
+            self.read.put_nowait(batch)
+            await self.steps.get()
+        return batch
+
+
 @asynccontextmanager
 async def recording(
     root: Path,
     *,
+    backlog: Backlog | None = None,
     max_bytes: int = 2**20,
     patience_s: float = 10,
     timeout_s: float = 10,
@@ -94,7 +112,7 @@ async def recording(
     database = Database("sqlite+aiosqlite:///nowhere.db")
     recorder = Recorder(
         database,
-        Backlog(root, max_bytes=max_bytes),
+        backlog or Backlog(root, max_bytes=max_bytes),
         queue_size=1000,
         timeout_s=timeout_s,
         patience_s=patience_s,
@@ -294,6 +312,27 @@ async def test_a_full_disk_does_not_matter_once_the_database_is_back(
         await until(lambda: recorder.status.state == "ok")
         await recorder.record(entry("b"))
     assert rows.ids == ["b"]
+
+
+async def test_what_comes_between_a_look_and_its_use_keeps_its_place(rows: Rows, tmp_path: Path):
+    backlog = Stepped(tmp_path)
+    rows.moods = ["fails"]
+    async with recording(tmp_path, backlog=backlog) as recorder:
+        for one in "abc":  # the first look may find nothing, a failed commit being on its way
+            await recorder.record(entry(one))
+        while (await backlog.read.get()) is None:
+            backlog.steps.put_nowait(None)
+        backlog.steps.put_nowait(None)  # moved; the next look finds what is behind, or nothing
+        await backlog.read.get()
+        await recorder.record(entry("d"))
+        backlog.steps.put_nowait(None)
+        await backlog.read.get()
+        await recorder.record(entry("e"))
+        backlog.runs_free = True
+        backlog.steps.put_nowait(None)
+        await until(lambda: recorder.status.state == "ok")
+        await recorder.record(entry("f"))
+    assert rows.ids == list("abcdef")
 
 
 MOODS = st.lists(
