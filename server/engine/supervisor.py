@@ -117,7 +117,7 @@ class EngineSupervisor:
                 stdin=asyncio.subprocess.PIPE,  # never written: its end is the guard's signal
                 stdout=log,
                 stderr=log,
-                env=environment_of_children() | command.env,
+                env={**environment_of_children(), **command.env},
                 start_new_session=True,  # a Ctrl-C is for us: the engine ends after its requests
             )
         logger.info("engine starting", extra={"url": self.url, "log": str(self.log_path)})
