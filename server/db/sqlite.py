@@ -52,7 +52,9 @@ class TransactionThread:
     """
 
     def __init__(self, url: URL, *, write: bool) -> None:
-        engine = create_engine(url.set(drivername="sqlite"), pool_size=1, max_overflow=0)
+        engine = create_engine(
+            url.set(drivername="sqlite"), pool_size=1, max_overflow=0, hide_parameters=True
+        )
         install(engine)
         self._engine = engine.execution_options(sqlite_write=write)
         self._thread = ThreadPoolExecutor(
