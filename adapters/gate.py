@@ -147,8 +147,11 @@ def _gain(
         before = [incumbent.agreements[prompt] for prompt in prompts]
         after = [candidate.agreements[prompt] for prompt in prompts]
         broken = [reason for share in before + after for reason in _share("agreement", share)]
+        if broken:  # sums of what is no share may overflow
+            yield broken[0]
+            return
         gain = fsum(after) / len(prompts) - fsum(before) / len(prompts)
-        yield from broken[:1] or _at_least("label_agreement_gain", gain, policy.min_gain)
+        yield from _at_least("label_agreement_gain", gain, policy.min_gain)
 
 
 def _side_effects(

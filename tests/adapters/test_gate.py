@@ -286,6 +286,12 @@ def test_truths_promote_no_candidate_that_lost(pairs: list[tuple[float, float]])
         assert sum(after) >= sum(before) - 1e-6
 
 
+def test_numbers_too_large_to_add_are_refused() -> None:
+    candidate = replace(CANDIDATE, agreements=dict.fromkeys(PROMPTS, 1.7e308))
+    decision = decide(candidate, INCUMBENT, POLICY)
+    assert any(reason.startswith("agreement: ") for reason in decision.reasons)
+
+
 @given(
     st.fixed_dictionaries(
         {
