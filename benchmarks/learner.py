@@ -121,8 +121,9 @@ def main() -> None:
         perform(run)
     path = report(files, rounds=arguments.rounds, seeds=arguments.seeds)
     print(path)
-    picture = ("-m", "benchmarks.peers.trl.plot", "--result", str(path))
-    subprocess.run([str(TRL), *picture], check=True, cwd=ROOT)
+    if any(files.folder.glob("quality-*.jsonl")):  # else there is nothing to draw
+        picture = ("-m", "benchmarks.peers.trl.plot", "--result", str(path))
+        subprocess.run([str(TRL), *picture], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

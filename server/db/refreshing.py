@@ -7,12 +7,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Generic, TypeVar
 
 from server.db.failures import SQLAlchemyError
-from server.errors import TTRLError
+from server.errors import TTRLError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ MAX_ENTRIES: Final = 10_000
 AHEAD: Final = 0.5  # of its life: a value that is used after this is read again beside its use
 
 DELAY_S: Final = 0.01
+READ_S: Final = 5.0  # a read that takes longer hangs
+MAX_READING: Final = 1024  # keys at a time: whoever makes keys up must not fill the memory
 PATIENCE_S: Final = 1.0  # for a read that hangs, where an older value can serve
 
 V = TypeVar("V")
@@ -63,11 +66,12 @@ class RefreshingCache(Generic[V]):
 
         Raises:
             TTRLError: what `read` refuses the key with.
-            SQLAlchemyError, OSError: the database is away, and no value is there to serve on.
+            SQLAlchemyError, OSError, Unavailable: the database is away, or hangs, and no value is
+                there to serve on.
         """
         cached = self._values.get(key)
         if cached is None:
-            return await asyncio.shield(self._refresh(key).task)
+            return await self._outcome(key, READ_S)
         read_at, value = cached
         age = self._now() - read_at
         if age >= self._fresh_s:
@@ -80,30 +84,44 @@ class RefreshingCache(Generic[V]):
     def _refresh_ahead(self, key: str, read_at: float) -> None:
         cached = self._values.get(key)
         if cached is not None and cached[0] == read_at:  # nobody else has read it meanwhile
-            self._refresh(key)
+            with suppress(Unavailable):
+                self._refresh(key)
 
     async def _renewed(self, key: str, old: V, *, may_keep: bool) -> V:
         """The value read anew; or the old one where the database is away or hangs."""
-        reading = self._refresh(key)
-        if may_keep:
-            patience = max(0.0, reading.started + PATIENCE_S - self._now())
-            await asyncio.wait({reading.task}, timeout=patience)
-            if not reading.task.done():
-                return old
         try:
-            return await asyncio.shield(reading.task)
-        except (SQLAlchemyError, OSError):
+            return await self._outcome(key, PATIENCE_S if may_keep else READ_S)
+        except (SQLAlchemyError, OSError, Unavailable):
             if not may_keep:
                 raise
             return old
 
+    async def _outcome(self, key: str, patience_s: float) -> V:
+        """What a read finds, if that takes no longer. Who leaves takes nothing from the others."""
+        reading = self._refresh(key)
+        left = reading.started + patience_s - self._now()
+        await asyncio.wait({reading.task}, timeout=max(0.0, left))
+        if not reading.task.done() or reading.task.cancelled():
+            raise Unavailable("The database does not answer in time.")
+        return reading.task.result()
+
     def _refresh(self, key: str) -> _Reading[V]:
-        """The one read of this key that is under way, or a new one."""
+        """The one read of this key that is under way, or a new one; a read that hangs is given up,
+        whether it can be cancelled or not.
+
+        Raises:
+            Unavailable: too many keys are being read.
+        """
         reading = self._reading.get(key)
-        if reading is None:
-            task = asyncio.create_task(self._read_anew(key))
-            reading = self._reading[key] = _Reading(self._now(), task)
-            task.add_done_callback(lambda _: self._ended(key, reading))
+        if reading is not None and self._now() - reading.started < READ_S:
+            return reading
+        if reading is None and len(self._reading) >= MAX_READING:
+            raise Unavailable("Too many keys are being looked up.")
+        if reading is not None:
+            reading.task.cancel()
+        task = asyncio.create_task(self._read_anew(key))
+        reading = self._reading[key] = _Reading(self._now(), task)
+        task.add_done_callback(lambda _: self._ended(key, reading))
         return reading
 
     async def _read_anew(self, key: str) -> V:

@@ -29,3 +29,27 @@ class Admission:
             yield
         finally:
             self.in_flight -= 1
+
+
+class Turns:
+    """Bounds the requests in flight, over all tenants and of each."""
+
+    def __init__(self, max_in_flight: int, max_per_tenant: int) -> None:
+        self._everyone = Admission(max_in_flight)
+        self._max_per_tenant = max_per_tenant
+        self._tenants: dict[int, Admission] = {}
+
+    @contextmanager
+    def take(self, tenant_id: int) -> Generator[None]:
+        """Be in flight for the block.
+
+        Raises:
+            Overloaded: the tenant, or all together, have too many already.
+        """
+        own = self._tenants.setdefault(tenant_id, Admission(self._max_per_tenant))
+        try:
+            with own.enter(), self._everyone.enter():
+                yield
+        finally:
+            if not own.in_flight:
+                self._tenants.pop(tenant_id, None)

@@ -7,8 +7,7 @@ read it (server.adaptation.truths). An id of another tenant looks like one that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Request
@@ -19,7 +18,7 @@ from server.db import feedback as sql
 from server.db.models import Feedback
 from server.errors import BadRequest, NotFound, Unavailable
 from server.gateway import openapi
-from server.gateway.admission import Admission
+from server.gateway.admission import Turns
 from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
 from server.tenants import Caller
@@ -29,30 +28,6 @@ MAX_IN_FLIGHT: Final = 64  # over all tenants; these requests are short
 MAX_PER_TENANT: Final = 16  # so that slow bodies of one keep nobody else away
 
 B = TypeVar("B", bound=BaseModel)
-
-
-class Turns:
-    """Bounds the requests in flight, over all tenants and of each."""
-
-    def __init__(self, max_in_flight: int, max_per_tenant: int) -> None:
-        self._everyone = Admission(max_in_flight)
-        self._max_per_tenant = max_per_tenant
-        self._tenants: dict[int, Admission] = {}
-
-    @contextmanager
-    def take(self, tenant_id: int) -> Generator[None]:
-        """Be in flight for the block.
-
-        Raises:
-            Overloaded: the tenant, or all together, have too many already.
-        """
-        own = self._tenants.setdefault(tenant_id, Admission(self._max_per_tenant))
-        try:
-            with own.enter(), self._everyone.enter():
-                yield
-        finally:
-            if not own.in_flight:
-                self._tenants.pop(tenant_id, None)
 
 
 def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from server.db.refreshing import RefreshingCache
-from server.errors import Unauthorized
+from server.errors import Unauthorized, Unavailable
 
 AWAY = OperationalError("SELECT 1", {}, Exception("away"))
 
@@ -125,3 +125,50 @@ async def test_a_database_that_hangs_is_bridged_too(
     await settle()
     source.time = 61.0
     assert await source.cache.get("k") == "k3"
+
+
+async def test_a_read_that_hangs_is_given_up(source: Source, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("server.db.refreshing.READ_S", 0.02)
+    source.open.clear()
+    with pytest.raises(Unavailable):
+        await source.cache.get("k")
+    hanging, source.open = source.open, asyncio.Event()
+    source.open.set()
+    source.time = 1.0
+    assert await source.cache.get("k") == "k2"  # though the first read has never ended
+    hanging.set()
+    await settle()
+    assert await source.cache.get("k") == "k2"
+
+
+async def test_a_read_that_hangs_does_not_keep_an_old_value_alive(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("server.db.refreshing.PATIENCE_S", 0.01)
+    await source.cache.get("k")
+    source.open.clear()
+    source.time = 20.0
+    assert await source.cache.get("k") == "k1"
+    source.open = asyncio.Event()
+    source.open.set()
+    source.error = Unauthorized("revoked meanwhile")
+    source.time = 30.0
+    with pytest.raises(Unauthorized):
+        await source.cache.get("k")
+
+
+async def test_keys_that_are_made_up_do_not_pile_up(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("server.db.refreshing.MAX_READING", 3)
+    await source.cache.get("known")
+    source.open.clear()
+    askers = [asyncio.create_task(source.cache.get(f"made up {n}")) for n in range(3)]
+    await settle()
+    with pytest.raises(Unavailable):
+        await source.cache.get("one more")
+    assert await source.cache.get("known") == "known1"
+    source.time = 50.0
+    assert await source.cache.get("known") == "known1"  # it cannot be read, and serves on
+    source.open.set()
+    await asyncio.gather(*askers)

@@ -40,7 +40,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class WatchedRecorder(Recorder):
-    """Says when entries were stored, for tests whose client is gone by then."""
+    """Says when entries were handed in and stored, and can be made to wait between the two."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         super().__init__(
@@ -51,9 +51,12 @@ class WatchedRecorder(Recorder):
             patience_s=settings.log_patience_s,
             when_full=settings.log_when_full,
         )
-        self.stored = asyncio.Event()
+        self.handed_in, self.stored, self.may_store = (asyncio.Event() for _ in range(3))
+        self.may_store.set()
 
     async def record(self, entry: LogEntry) -> None:
+        self.handed_in.set()
+        await self.may_store.wait()
         await super().record(entry)
         self.stored.set()
 
@@ -94,6 +97,12 @@ class Stack:
             base_url=f"{self.url}/v1", api_key=key, http_client=client, max_retries=0
         ) as openai:
             yield openai
+
+
+async def collect(response: httpx.Response, received: list[str]) -> None:
+    """Read a stream as it comes."""
+    async for text in response.aiter_text():
+        received.append(text)
 
 
 def chat(content: str = "2+2", **fields: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ttrl_client import AsyncTenantClient, TenantClient, types
 from server.db.engine import Database
 from server.db.models import Feedback
 from server.errors import Overloaded
-from server.gateway.feedback import Turns
+from server.gateway.admission import Turns
 from server.gateway.routes import gateway_router
 from server.http_errors import install_error_handlers
 from tests.server.gateway.conftest import ADDER, NOVICE, Stack, chat, running

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.fakes.vllm import Fault, ToolCall, Turn
-from tests.server.gateway.conftest import ADDER, Stack, running
+from tests.server.gateway.conftest import ADDER, Stack, collect, running
 
 CHAT, MESSAGES, COUNT = "/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"
 ADD = {"name": "add", "description": "adds", "input_schema": {"type": "object", "properties": {}}}
@@ -307,34 +307,19 @@ async def test_a_count_that_fails(stack: Stack, fault: Fault):
     assert (response.status_code, response.json()["error"]["type"]) == (502, "api_error")
 
 
-async def test_the_last_events_are_kept_back_until_the_row_is_committed(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-):
-    handed_in, is_stored = asyncio.Event(), asyncio.Event()
-    record = stack.deps.recorder.record
-
-    async def slow_record(entry: Any) -> None:
-        handed_in.set()
-        await is_stored.wait()
-        await record(entry)
-
-    monkeypatch.setattr(stack.deps.recorder, "record", slow_record)
+async def test_the_last_events_are_kept_back_until_the_row_is_committed(stack: Stack):
+    stack.recorder.may_store.clear()
     received: list[str] = []
     async with (
         stack.http() as http,
         http.stream("POST", MESSAGES, json=asked(stream=True)) as response,
     ):
-
-        async def read() -> None:
-            async for text in response.aiter_text():
-                received.append(text)
-
-        reading = asyncio.create_task(read())
-        await handed_in.wait()
+        reading = asyncio.create_task(collect(response, received))
+        await stack.recorder.handed_in.wait()
         assert not reading.done()
         assert "message_delta" not in "".join(received)
         assert await stack.queries() == []
-        is_stored.set()
+        stack.recorder.may_store.set()
         await reading
     assert "message_stop" in received[-1]
 

@@ -308,23 +308,13 @@ async def test_store_false_is_not_logged(stack: Stack):
     assert await stack.queries() == []
 
 
-async def test_the_last_event_is_kept_back_until_the_row_is_committed(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-):
-    handed_in, is_stored = asyncio.Event(), asyncio.Event()
-    record = stack.deps.recorder.record
-
-    async def slow_record(entry: Any) -> None:
-        handed_in.set()
-        await is_stored.wait()
-        await record(entry)
-
-    monkeypatch.setattr(stack.deps.recorder, "record", slow_record)
+async def test_the_last_event_is_kept_back_until_the_row_is_committed(stack: Stack):
+    stack.recorder.may_store.clear()
     reading = asyncio.create_task(streamed(stack))
-    await handed_in.wait()
+    await stack.recorder.handed_in.wait()
     assert not reading.done()
     assert await stack.queries() == []
-    is_stored.set()
+    stack.recorder.may_store.set()
     assert (await reading)[-1].type == "response.completed"
 
 

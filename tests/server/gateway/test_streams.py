@@ -12,7 +12,7 @@ import pytest
 from server.db.models import Query
 from server.errors import LogUnavailable
 from tests.fakes.vllm import Fault
-from tests.server.gateway.conftest import Stack, chat, running
+from tests.server.gateway.conftest import Stack, chat, collect, running
 
 CHAT = "/v1/chat/completions"
 
@@ -76,32 +76,16 @@ async def test_events_go_out_as_they_come(stack: Stack):
     assert events_of(rest)[-1] == "[DONE]"
 
 
-async def test_done_is_kept_back_until_the_row_is_committed(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-):
-    is_stored = asyncio.Event()
-    handed_in = asyncio.Event()
-    record = stack.deps.recorder.record
-
-    async def slow_record(entry: Any) -> None:
-        handed_in.set()
-        await is_stored.wait()
-        await record(entry)
-
-    monkeypatch.setattr(stack.deps.recorder, "record", slow_record)
+async def test_done_is_kept_back_until_the_row_is_committed(stack: Stack):
+    stack.recorder.may_store.clear()
     received: list[str] = []
     async with stack.http() as http, http.stream("POST", CHAT, json=chat(stream=True)) as response:
-
-        async def read() -> None:
-            async for text in response.aiter_text():
-                received.append(text)
-
-        reading = asyncio.create_task(read())
-        await handed_in.wait()
+        reading = asyncio.create_task(collect(response, received))
+        await stack.recorder.handed_in.wait()
         assert await stack.queries() == []
         assert not reading.done()
         assert "[DONE]" not in "".join(received)
-        is_stored.set()
+        stack.recorder.may_store.set()
         await reading
     assert events_of("".join(received))[-1] == "[DONE]"
     assert (await only_query(stack)).status == "ok"
