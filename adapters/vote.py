@@ -32,10 +32,12 @@ NO_CONSENSUS = "no_consensus"
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What a group voted. `label` is None when it abstained, and `reason` then says why."""
+    """What a group voted. `label` is None when it abstained. `reason` says why nothing is learned
+    from it.
+    """
 
     label: str | None
-    reason: str | None  # None | NO_ANSWER | NO_CONSENSUS
+    reason: str | None  # None | NO_ANSWER | NO_CONSENSUS | an estimator's own
     majority_ratio: float  # share of the label (abstained: of the top answer) in all samples
     num_samples: int
     num_answers: int  # samples with an answer

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from random import Random as Dice
 from typing import Literal
 
+from ttrl_client.types import Learning
+
 from adapters.batch import LearnerConfig
 from adapters.credit import CreditRules
 from adapters.estimators import Estimator, Options, make_estimator
@@ -25,6 +27,10 @@ Estimating = Callable[[Question, Dice], Estimator]  # controls know the question
 PROMPTS_PER_STEP = 8
 LEARNING_RATE = 1e-3
 OPTIONS = Options(min_answers=8)
+SAMPLES = 33
+DEFAULT_SAMPLES = Learning().samples_per_prompt
+ROLLOUTS = 30 * PROMPTS_PER_STEP * SAMPLES
+STOP_CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +41,17 @@ class Arm:
     estimating: Estimating
     views: Views = "one"
     kind: str = ADDITION
-    samples: int = 33  # of a prompt
-    steps: int = 30
+    samples: int = SAMPLES  # of a prompt, at most
+    wave: int | None = None  # drawn at a time, until the vote is decided; None: all at once
+    rollouts: int = ROLLOUTS  # the run ends with the step that reaches them
+    steady: bool = False  # two visits of a prompt must agree on its label
     rules: CreditRules = CreditRules()
     learner: LearnerConfig | None = None  # None: as all others
 
     @property
     def config(self) -> LearnerConfig:
         """What it learns with."""
-        if self.learner is not None:
-            return self.learner
-        return LearnerConfig(
-            learning_rate=LEARNING_RATE, schedule="cosine", total_updates=self.steps
-        )
+        return self.learner or LearnerConfig(learning_rate=LEARNING_RATE)
 
     def phrasings(self, question: Question) -> list[list[dict[str, str]]]:
         """The chats that the samples of a question are split over; the first is as it was asked."""
@@ -104,24 +108,37 @@ PAPER = LearnerConfig(
 
 ADDING: Sequence[Arm] = (
     Arm("majority", voting("majority")),
-    Arm("default", voting("harmony"), views="templates"),
+    Arm("default", voting("harmony"), views="templates", samples=DEFAULT_SAMPLES, steady=True),
     Arm("oracle", oracle),
-    Arm("generic_views", voting("harmony"), views="instructions"),
+    Arm(
+        "generic_views",
+        voting("harmony"),
+        views="instructions",
+        samples=DEFAULT_SAMPLES,
+        steady=True,
+    ),
     Arm("majority_strict", voting("majority_strict")),
     Arm(
         "paper",
         voting("majority_strict"),
         samples=64,
-        steps=PAPER_STEPS,
         rules=CreditRules(advantage="grpo", train_samples=32, downsample="first"),
         learner=PAPER,
     ),
-    Arm("random", random_rewards, steps=10),
-    Arm("format_only", format_only, steps=10),
+    Arm("random", random_rewards, rollouts=ROLLOUTS // 3),
+    Arm("format_only", format_only, rollouts=ROLLOUTS // 3),
 )
 SUBTRACTING: Sequence[Arm] = (
-    Arm("no_prior_majority", voting("majority"), kind=SUBTRACTION, steps=15),
-    Arm("no_prior_default", voting("harmony"), views="templates", kind=SUBTRACTION, steps=15),
+    Arm("no_prior_majority", voting("majority"), kind=SUBTRACTION, rollouts=ROLLOUTS // 2),
+    Arm(
+        "no_prior_default",
+        voting("harmony"),
+        views="templates",
+        kind=SUBTRACTION,
+        samples=DEFAULT_SAMPLES,
+        rollouts=ROLLOUTS // 2,
+        steady=True,
+    ),
 )
 ARMS: dict[str, Arm] = {arm.name: arm for arm in (*ADDING, *SUBTRACTING)}
 NUM_VIEWS = len(VIEWS[ADDITION].templates)

@@ -25,7 +25,16 @@ from typing import Any
 from adapters.batch import LearnerConfig, Open, Opened, Score, Scored, TrainSample
 from adapters.gate import GatePolicy, decide
 from adapters.report import EvaluationReport, ProbeSample, labels_of, report
-from benchmarks.arms import ARMS, LEARNING_RATE, Arm, inverted, random_rewards, voting
+from benchmarks.arms import (
+    ARMS,
+    LEARNING_RATE,
+    PROMPTS_PER_STEP,
+    SAMPLES,
+    Arm,
+    inverted,
+    random_rewards,
+    voting,
+)
 from benchmarks.estimators import CURVE_EVERY, FOLDER, traffic
 from benchmarks.gate_report import publish
 from benchmarks.loop import Group, Lane, Learning
@@ -39,12 +48,13 @@ CANDIDATES = ROOT / "var" / "bench" / "gate"
 POLICY = GatePolicy()
 NUM_TRUE, TRUE_SAMPLES = 96, 16  # for the true effect
 KL_SAMPLES = 64
+BATCH = PROMPTS_PER_STEP * SAMPLES
 HOT = LearnerConfig(learning_rate=8 * LEARNING_RATE)
 BAD_ARMS: Sequence[Arm] = (
-    Arm("gate_random", random_rewards, steps=8),
-    Arm("gate_inverted", inverted, steps=6),
-    Arm("gate_hot", voting("majority"), steps=10, learner=HOT),
-    Arm("gate_hot_random", random_rewards, steps=4, learner=HOT),
+    Arm("gate_random", random_rewards, rollouts=8 * BATCH),
+    Arm("gate_inverted", inverted, rollouts=6 * BATCH),
+    Arm("gate_hot", voting("majority"), rollouts=10 * BATCH, learner=HOT),
+    Arm("gate_hot_random", random_rewards, rollouts=4 * BATCH, learner=HOT),
 )
 NOISES = (0.3, 1.0, 3.0)
 
@@ -81,10 +91,10 @@ async def made_bad(bench: Workbench) -> AsyncGenerator[Candidate]:
             lane = Lane(bench, bench.trainers[0], f"{arm.name}-{seed}", CANDIDATES / arm.name)
             learning = Learning(lane, arm, traffic(ADDITION, seed), seed)
             await learning.begin()
-            for step in range(1, arm.steps + 1):
+            while learning.num_rollouts < arm.rollouts:
                 await learning.advance()
-                if step % 2 == 0:
-                    folder = CANDIDATES / f"{arm.name}-{seed}-s{step}"
+                if learning.step % 2 == 0:
+                    folder = CANDIDATES / f"{arm.name}-{seed}-s{learning.step}"
                     shutil.rmtree(folder, ignore_errors=True)
                     shutil.copytree(learning.policy.path, folder)
                     yield Candidate(folder.name, arm.name, folder)

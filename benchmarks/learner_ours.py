@@ -32,7 +32,7 @@ from adapters.batch import (
     TrainSample,
 )
 from adapters.quality import Answered
-from benchmarks.arms import ARMS
+from benchmarks.arms import ARMS, LEARNING_RATE
 from benchmarks.learner_memory import cpu_s, descendants_mib, peak_mib, reset_peak
 from benchmarks.loop import Lane, Learning
 from benchmarks.workbench import TRAINER_TIMEOUT_S, workbench
@@ -41,7 +41,7 @@ from server.adaptation.tools import Reply
 from server.adaptation.trainer import TrainerProcess, trainer_command
 from server.config import Settings
 
-CONFIG = LearnerConfig(learning_rate=1e-3)
+CONFIG = LearnerConfig(learning_rate=LEARNING_RATE)
 SAMPLES = 32
 TRAFFIC = 64
 
@@ -135,7 +135,9 @@ def _read_batch(path: Path) -> list[TrainSample]:
 async def learn(arguments: argparse.Namespace) -> None:
     """TTRL from the untouched model until the target, or for all steps."""
     started, events = perf_counter(), Events(arguments.out)
-    arm = replace(ARMS[arguments.arm], samples=SAMPLES, learner=CONFIG)
+    arm = ARMS[arguments.arm]
+    if arm.wave is None:  # TRL's groups are whole
+        arm = replace(arm, samples=SAMPLES)
     folder = arguments.out.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     async with workbench(

@@ -19,12 +19,14 @@ from typing import Any
 from adapters.answers import extract
 from adapters.batch import Open, Opened, Save, Saved, Step, Stepped, TrainSample
 from adapters.credit import Credit, assign_credit
-from adapters.estimators import Ballot, Estimate
+from adapters.estimators import Ballot, Estimate, Steady
 from adapters.quality import Answered
-from benchmarks.arms import PROMPTS_PER_STEP, Arm
+from adapters.waves import Rule, find_stop
+from benchmarks.arms import OPTIONS, PROMPTS_PER_STEP, STOP_CONFIDENCE, Arm
 from benchmarks.workbench import Workbench
 from demo.questions import Question
 from server.adaptation.sampler import Draw, Policy, all_of
+from server.adaptation.sampling import split, waves
 from server.adaptation.trainer import TrainerProcess
 from server.engine.client import Completion
 
@@ -70,16 +72,36 @@ class Lane:
 
         async def group(question: Question) -> Group:
             chats = arm.phrasings(question)[:n]
-            sizes = [n // len(chats) + (view < n % len(chats)) for view in range(len(chats))]
-            draws = [
-                Draw(size, MAX_TOKENS, 1.0, self._seed(occasion, question.text, view), self.name)
-                for view, size in enumerate(sizes)
-            ]
-            asked = zip(range(len(chats)), chats, draws, strict=True)
-            found = await all_of(ask(view, chat, draw) for view, chat, draw in asked)
-            return Group(question, tuple(sample for samples in found for sample in samples))
+            remaining = split(n, len(chats))
+            made = Group(question, ())
+            for wave in waves(n, len(chats), arm.wave):
+                seeds = [self._seed(occasion, question.text, view) for view in range(len(chats))]
+                draws = [
+                    Draw(len(some), MAX_TOKENS, 1.0, seed + some.start, self.name)
+                    for seed, some in zip(seeds, wave, strict=True)
+                ]
+                asked = zip(range(len(chats)), chats, draws, strict=True)
+                found = await all_of(ask(view, chat, draw) for view, chat, draw in asked if draw.n)
+                samples = tuple(sample for samples in found for sample in samples)
+                made = Group(question, (*made.samples, *samples))
+                remaining = [a - len(b) for a, b in zip(remaining, wave, strict=True)]
+                if any(remaining) and await asyncio.to_thread(
+                    self._has_enough, made, remaining, arm
+                ):
+                    break
+            return made
 
         return await all_of(group(question) for question in questions)
+
+    def _has_enough(self, group: Group, remaining: Sequence[int], arm: Arm) -> bool:
+        """As the product's stop rule (server.adaptation.sampling.stop_rule)."""
+        rule = Rule(
+            confidence=STOP_CONFIDENCE,
+            min_answers=OPTIONS.min_answers,
+            min_samples=arm.rules.train_samples or arm.samples,
+            by_view=len(remaining) > 1,
+        )
+        return find_stop(self.ballots(group), remaining, rule) is not None
 
     def _seed(self, *parts: object) -> int:
         text = repr((self.name, *parts)).encode()
@@ -132,6 +154,7 @@ class Learning:
     def __init__(self, lane: Lane, arm: Arm, questions: Sequence[Question], seed: int) -> None:
         self._lane, self._arm, self._questions = lane, arm, tuple(questions)
         self._dice = Random(f"{arm.name}/{seed}")
+        self._labels: dict[str, str] = {}  # of the last visits
         self.policy = lane.bench.start
         self.step = 0
         self.num_rollouts = 0
@@ -183,7 +206,13 @@ class Learning:
         found: list[tuple[list[Ballot], Estimate]] = []
         for group in groups:
             ballots = self._lane.ballots(group)
-            found.append((ballots, self._arm.estimating(group.question, self._dice)(ballots)))
+            estimator = self._arm.estimating(group.question, self._dice)
+            if self._arm.steady:
+                estimator = Steady(estimator, self._labels.get(group.question.text))
+            estimate = estimator(ballots)
+            if estimate.vote.label is not None:
+                self._labels[group.question.text] = estimate.vote.label
+            found.append((ballots, estimate))
         return found
 
 

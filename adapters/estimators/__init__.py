@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from adapters.estimators.ballots import Ballot, Estimate, Estimator
 from adapters.estimators.guard import Guard, Visit
+from adapters.estimators.steady import Steady
 from adapters.estimators.told import told
 from adapters.estimators.votes import (
     Confidence,
@@ -39,6 +40,7 @@ __all__ = [
     "Estimator",
     "Guard",
     "Options",
+    "Steady",
     "Visit",
     "make_estimator",
     "told",

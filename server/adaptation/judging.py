@@ -17,7 +17,16 @@ from adapters.answers.strict import READ_STRICTLY, strict_answer
 from adapters.answers.worker import JudgeFailed
 from adapters.batch import TrainSample
 from adapters.credit import Credit, CreditRules, assign_credit
-from adapters.estimators import Ballot, Estimate, Guard, Options, Visit, make_estimator, told
+from adapters.estimators import (
+    Ballot,
+    Estimate,
+    Guard,
+    Options,
+    Steady,
+    Visit,
+    make_estimator,
+    told,
+)
 from adapters.vote import Vote
 from server.adaptation.answers import spec_of
 from server.adaptation.groups import Sample, SampledGroup
@@ -111,7 +120,7 @@ async def judge(
     are the labels where they are known.
     """
     visits: Mapping[str, Sequence[Visit]] = {}
-    if run.settings.learning.guard:
+    if run.settings.learning.guard or run.settings.learning.steady:
         visits = await _visits(run, groups)
     return await asyncio.to_thread(
         judge_groups, groups, run.tools.judge, run.settings, visits, truths, seed=run.seed
@@ -151,7 +160,7 @@ def judge_groups(
     """Ballots, estimates, credit. Blocking.
 
     Args:
-        visits: the earlier visits of each prompt by fingerprint, oldest first; for the guard.
+        visits: the earlier visits of each prompt by fingerprint, oldest first.
         truths: known answers by fingerprint, as class representatives.
         seed: of the guard's dice, with the prompt and the number of its visits.
     """
@@ -189,7 +198,8 @@ def _consider(
     seed: int,
 ) -> _Considered:
     learning = settings.learning
-    known = [] if truth is None else [truth]
+    before = next((visit.label for visit in reversed(visits) if visit.label is not None), None)
+    known = [answer for answer in (truth, before) if answer is not None]
     ballots = ballots_of(
         group, judge, spec_of(settings), strictly=reads_strictly(settings), known=known
     )
@@ -198,9 +208,13 @@ def _consider(
     is_told = truth is not None and learning.use_feedback
     if truth is not None and is_told:
         estimate = told(truth, ballots, plain)
-    elif learning.guard:
-        dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(visits)}")
-        estimate = Guard(estimator, visits, dice)(ballots)
+    else:
+        if learning.guard:
+            dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(visits)}")
+            estimator = Guard(estimator, visits, dice)
+        if learning.steady:
+            estimator = Steady(estimator, before)
+        estimate = estimator(ballots)
     return _Considered(ballots, estimate, plain.vote.label, truth, is_told)
 
 

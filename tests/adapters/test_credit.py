@@ -50,3 +50,28 @@ def test_the_weight_of_a_group_scales_its_advantages() -> None:
 def test_the_bonus_goes_to_long_samples_with_the_label() -> None:
     (credit,) = assign_credit([group("aab")], CreditRules(exploration_bonus=0.12))
     assert credit.rewards == pytest.approx((1.1, 1.11, 0.0))
+
+
+def test_tokens_of_unanimous_groups_count_in_the_mean() -> None:
+    ballots = [Ballot(letter, num_tokens=10) for letter in "aabb"]
+    settled = [Ballot("a", num_tokens=5)] * 4
+    trained, idle = assign_credit(
+        [(ballots, MAJORITY(ballots)), (settled, MAJORITY(settled))], CreditRules()
+    )
+    assert idle.advantages is None
+    assert trained.advantages == pytest.approx([1 / 3, 1 / 3, -1 / 3, -1 / 3])  # 40 of 60 tokens
+
+
+def test_of_a_unanimous_group_no_more_count_than_would_be_trained() -> None:
+    ballots = [Ballot(letter, num_tokens=10) for letter in "ab"]
+    settled = [Ballot("a", num_tokens=10)] * 8
+    trained, _ = assign_credit(
+        [(ballots, MAJORITY(ballots)), (settled, MAJORITY(settled))], CreditRules(train_samples=2)
+    )
+    assert trained.advantages == (0.25, -0.25)
+
+
+def test_a_group_that_abstained_does_not_count() -> None:
+    nothing = [Ballot(None, num_tokens=10)] * 4
+    trained, _ = assign_credit([group("ab"), (nothing, MAJORITY(nothing))], CreditRules())
+    assert trained.advantages == (0.5, -0.5)

@@ -22,6 +22,7 @@ PAPER: dict[str, Any] = {
     "served_votes": False,
     "max_tokens": 3072,
     "estimator": "majority_strict",
+    "steady": False,
     "min_answers": 1,
     "advantage": "grpo",
     "learning_rate": 5e-6,
@@ -119,7 +120,7 @@ class Learning(WireInput):
         default=8, ge=1, le=256, description="Prompts sampled for one batch."
     )
     samples_per_prompt: int = Field(
-        default=33, ge=2, le=256, description="Most votes of one prompt, split over its views."
+        default=12, ge=2, le=256, description="Most votes of one prompt, split over its views."
     )
     wave: int | None = Field(
         default=None,
@@ -169,6 +170,10 @@ class Learning(WireInput):
     )
     guard: bool = Field(
         default=False, description="Weigh down prompts whose label flips from visit to visit."
+    )
+    steady: bool = Field(
+        default=True,
+        description="Do not train on a prompt whose label is another than at its last visit.",
     )
     min_answers: int = Field(
         default=8, ge=1, description="Fewer answers than this in a group: it abstains."
