@@ -10,6 +10,7 @@ from ttrl_client.types import TenantSettings
 
 from adapters.answers import Equivalence
 from adapters.estimators import Visit
+from adapters.estimators.steady import FLIPPED
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import REFUSED, UNANIMOUS, JudgedGroup, judge_groups
 from server.adaptation.selection import Prompt
@@ -104,9 +105,22 @@ def test_only_so_many_samples_are_trained_on(judge: Equivalence) -> None:
 
 def test_the_guard_weighs_a_label_that_flipped(judge: Equivalence) -> None:
     texts = (r"\boxed{1}", r"\boxed{2}", r"\boxed{1}", r"\boxed{2}", r"\boxed{1}")
-    plain = judged(judge, group(*texts), [Visit("2", 0.5)])
-    guarded = judged(judge, group(*texts), [Visit("2", 0.5)], guard=True)
+    plain = judged(judge, group(*texts))
+    guarded = judged(judge, group(*texts), [Visit("2", 0.5)], guard=True, steady=False)
     assert advantages(guarded) == pytest.approx([(a or 0.0) / 2 for a in advantages(plain)])
+
+
+def test_a_label_that_turned_is_stored_and_not_trained_on(judge: Equivalence) -> None:
+    visits = [Visit("2", 0.9), Visit(None, 0.2)]
+    turned = judged(judge, group(r"\boxed{1}", r"\boxed{2}", r"\boxed{1}"), visits)
+    assert (turned.reason, turned.record().label) == (FLIPPED, "1")
+    assert turned.train_samples() == []
+
+
+def test_the_same_label_in_another_spelling_has_not_turned(judge: Equivalence) -> None:
+    texts = (r"\boxed{\frac12}", r"\boxed{3}", r"\boxed{0.5}")
+    found = judged(judge, group(*texts), [Visit("1/2", 0.9)])
+    assert (found.reason, found.vote.label) == (None, "1/2")
 
 
 def test_served_answers_vote_and_are_not_trained_on(judge: Equivalence) -> None:
