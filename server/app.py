@@ -109,6 +109,7 @@ def http_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Con
         Bounds(
             connections=settings.max_connections,
             head_bytes=settings.max_header_bytes,
+            message_bytes=2 * settings.max_body_bytes + 2**20,
             headers=settings.max_headers,
             head_s=settings.header_timeout_s,
             body_s=settings.body_timeout_s + BODY_GRACE_S,

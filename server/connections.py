@@ -33,6 +33,7 @@ class Bounds:
 
     connections: int
     head_bytes: int
+    message_bytes: int  # of a body with all that is around it
     headers: int
     head_s: float
     body_s: float
@@ -110,6 +111,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_since: float | None = None
         self._unread_since: float | None = None
         self._head_bytes = 0
+        self._message_bytes = 0
         self._headers = 0
         self._is_too_large = False
 
@@ -158,10 +160,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes; a head may not grow without end."""
-        if self._head_since is not None:
-            self._head_bytes += len(data)
+        expected = self._head_since is not None or self.is_idle  # not the end of a body
         super().data_received(data)
-        if len(self.pipeline) > MAX_PIPELINED:
+        if expected:
+            self._head_bytes += len(data)
+        if self._body_since is not None:
+            self._message_bytes += len(data)
+        if len(self.pipeline) > MAX_PIPELINED or self._message_bytes > self._bounds.message_bytes:
             self.transport.abort()
         elif self._head_since is not None and self._head_bytes > self._bounds.head_bytes:
             self._refuse(HeadersTooLarge("The request's head is too large."))
@@ -170,13 +175,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._head_since = self._watch.now()
-        self._head_bytes = self._headers = 0
+        self._head_bytes = self._message_bytes = self._headers = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count; trailers, which come after the body, count too."""
         self._headers += 1
-        self._head_bytes += 0 if self._head_since is not None else len(name) + len(value)
-        if self._headers > self._bounds.headers or self._head_bytes > 2**20:
+        if self._headers > self._bounds.headers:
             self._is_too_large = True
             raise ValueError("too many headers")  # the parser ends with an error
         super().on_header(name, value)
@@ -184,7 +188,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head has ended."""
         self._head_since = None
-        self._head_bytes = 0
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self._bounds.head_bytes:
             self._is_too_large = True

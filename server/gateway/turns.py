@@ -15,7 +15,7 @@ class Turns:
     def __init__(self, max_in_flight: int, max_per_tenant: int) -> None:
         self._max_in_flight = max_in_flight
         self._max_per_tenant = max_per_tenant
-        self._in_flight = 0
+        self.in_flight = 0
         self._tenants: Counter[int] = Counter()
 
     @contextmanager
@@ -28,14 +28,14 @@ class Turns:
         """
         if self._tenants[tenant_id] >= self._max_per_tenant:
             raise Overloaded("Too many requests are in flight; try again.", retry_after_s=1)
-        if self._in_flight >= self._max_in_flight:
+        if self.in_flight >= self._max_in_flight:
             raise ServerFull("Too many requests are in flight; try again.", retry_after_s=1)
-        self._in_flight += 1
+        self.in_flight += 1
         self._tenants[tenant_id] += 1
         try:
             yield
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
             self._tenants[tenant_id] -= 1
             if not self._tenants[tenant_id]:
                 del self._tenants[tenant_id]
