@@ -17,9 +17,11 @@ from server.db.engine import Database
 from server.engine.integrity import verifier
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
+from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.presence import Presence
 from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory
 
@@ -38,6 +40,7 @@ class Parts:
     registry: AdapterRegistry
     upstream: Upstream
     recorder: Recorder
+    admission: Admission
 
     @classmethod
     def assemble(
@@ -74,6 +77,7 @@ class Parts:
             pool=pool,
             registry=registry,
             upstream=Upstream(pool, registry, max_connections=settings.max_in_flight),
+            admission=Admission(settings),
             recorder=Recorder(
                 database,
                 Backlog(settings.data_dir / "spool", max_bytes=settings.log_spool_bytes),
@@ -96,6 +100,7 @@ class Parts:
             recorder=self.recorder,
             clock=self.clock,
             database=self.database,
+            admission=self.admission,
         )
 
     @property
@@ -117,7 +122,10 @@ class Parts:
         """Start the parts in the order of their needs, and stop them backwards."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
-            for part in (self.recorder, self.upstream, self.registry, self.pool):
+            presence = Presence(
+                self.settings.presence_path, self.admission.arrived, self.admission.is_serving
+            )
+            for part in (presence, self.recorder, self.upstream, self.registry, self.pool):
                 await part.start()
                 stack.push_async_callback(part.stop)
             gc.collect()

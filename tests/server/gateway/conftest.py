@@ -24,6 +24,7 @@ from server.db.log import LogEntry
 from server.db.models import AdapterVersion, Answer, ApiKey, Base, Query, Tenant
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
+from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.routes import gateway_router
@@ -184,7 +185,10 @@ async def _deps(
     await recorder.start()
     held.push_async_callback(recorder.stop)
     clock = SystemClock()
-    return GatewayDeps(settings, tenants, pool, registry, upstream, recorder, clock, database)
+    admission = Admission(settings)
+    return GatewayDeps(
+        settings, tenants, pool, registry, upstream, recorder, clock, database, admission
+    )
 
 
 @pytest.fixture
