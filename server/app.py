@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.metadata import version
@@ -25,7 +26,10 @@ from server.gateway.routes import gateway_router
 from server.health import health_router
 from server.http_errors import install_error_handlers
 from server.logs import configure_logging
+from server.observability.access import AccessLog
+from server.observability.watch import Watch
 from server.parts import Parts
+from server.scrape import scrape_router
 
 GRACE_S = 10  # requests in flight may finish so long after SIGTERM
 
@@ -37,7 +41,9 @@ The data plane under `/v1` is OpenAI's; the control plane is under `/admin/v1`.
 """
 
 
-def create_app(parts: Parts, *, lifespan: Lifespan | None = None) -> FastAPI:
+def create_app(
+    parts: Parts, *, lifespan: Lifespan | None = None, access_log: AccessLog | None = None
+) -> FastAPI:
     """The app over parts that somebody runs: by default it runs them itself."""
 
     @asynccontextmanager
@@ -55,6 +61,8 @@ def create_app(parts: Parts, *, lifespan: Lifespan | None = None) -> FastAPI:
     app.include_router(gateway_router(parts.gateway))
     app.include_router(admin_router(parts.admin))
     app.include_router(health_router(parts))
+    app.include_router(scrape_router(parts))
+    app.add_middleware(Watch, metrics=parts.metrics, access_log=access_log)
     return app
 
 
@@ -97,6 +105,12 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+def _access_log(settings: Settings) -> AccessLog | None:
+    if not settings.access_log or settings.log_level not in ("debug", "info"):
+        return None
+    return AccessLog(sys.stderr.write, style=settings.log_format)
+
+
 def run_server(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
     configure_logging(settings, process="web")
@@ -117,7 +131,7 @@ def run_server(settings: Settings) -> None:
             yield
 
     config = uvicorn.Config(
-        create_app(parts, lifespan=lifespan),
+        create_app(parts, lifespan=lifespan, access_log=_access_log(settings)),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,

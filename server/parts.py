@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,8 @@ from server.engine.registry import AdapterRegistry
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.observability.metrics import Metrics
+from server.observability.traces import Traces, open_traces
 from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory
 
@@ -38,6 +41,8 @@ class Parts:
     registry: AdapterRegistry
     upstream: Upstream
     recorder: Recorder
+    metrics: Metrics
+    traces: Traces | None
 
     @classmethod
     def assemble(
@@ -64,6 +69,7 @@ class Parts:
             max_adapters=settings.engine_max_cpu_loras,
             verify=verifier(AdapterStore(settings.adapters_dir)),
         )
+        metrics = Metrics(max_tenants=settings.metrics_tenants)
         return cls(
             settings=settings,
             clock=SystemClock(),
@@ -81,7 +87,10 @@ class Parts:
                 timeout_s=settings.log_timeout_s,
                 patience_s=settings.log_patience_s,
                 when_full=settings.log_when_full,
+                on_commit=metrics.committed,
             ),
+            metrics=metrics,
+            traces=open_traces(settings, process="web"),
         )
 
     @property
@@ -96,6 +105,7 @@ class Parts:
             recorder=self.recorder,
             clock=self.clock,
             database=self.database,
+            traces=self.traces,
         )
 
     @property
@@ -116,6 +126,8 @@ class Parts:
     async def running(self) -> AsyncGenerator[None]:
         """Start the parts in the order of their needs, and stop them backwards."""
         async with AsyncExitStack() as stack:
+            if self.traces is not None:
+                stack.push_async_callback(asyncio.to_thread, self.traces.close)
             stack.push_async_callback(self.database.close)
             for part in (self.recorder, self.upstream, self.registry, self.pool):
                 await part.start()

@@ -11,6 +11,7 @@ from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.observability.traces import Traces
 from server.tenants import TenantDirectory
 
 
@@ -26,3 +27,4 @@ class GatewayDeps:
     recorder: Recorder
     clock: Clock
     database: Database
+    traces: Traces | None = None

@@ -20,6 +20,7 @@ from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
 from server.gateway.parsing import Asked
 from server.gateway.relay import relay_stream, relay_whole
+from server.observability.requests import observed
 
 Parse = Callable[[bytes, Settings], Asked]
 
@@ -38,12 +39,15 @@ class Exchange(Response):
         try:
             await self._answer(scope, receive, send)
         except ClientLeft:
-            return
+            observed(scope).has_left = True
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, deps = perf_counter(), self._deps
+        started, deps, seen = perf_counter(), self._deps, observed(scope)
         created_at = deps.clock.now()
         caller = await deps.tenants.caller(api_key(scope))
+        seen.let_in(caller.tenant_id, caller.tenant)
+        if deps.traces is not None:
+            seen.trace = deps.traces.begin(scope, seen)
         with self._admission.enter(), ExitStack() as held:
             body = await read_body(scope, receive, deps.settings.max_body_bytes)
             asked = self._parse(body, deps.settings)
@@ -51,5 +55,8 @@ class Exchange(Response):
             if asked.store:
                 held.enter_context(deps.recorder.reserve())
             held.enter_context(deps.registry.lease(version))
-            call = Call(deps, caller, asked, version, started, created_at)
+            call = Call(
+                deps, caller, asked, version, started, created_at, seen.request_id, seen=seen
+            )
+            held.callback(call.sum_up)
             await (relay_stream if asked.stream else relay_whole)(call, receive, send)

@@ -15,6 +15,7 @@ from server.gateway.admission import Admission
 from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
 from server.gateway.messages.parsing import parse_count
+from server.observability.requests import observed
 
 TIMEOUT_S = 30.0
 PATH = "/tokenize"
@@ -40,6 +41,7 @@ class TokenCount(Response):
         try:
             count = await self._count(scope, receive)
         except ClientLeft:
+            observed(scope).has_left = True
             return
         body = msgspec.json.encode({"input_tokens": count})
         await Response(body, media_type="application/json")(scope, receive, send)
@@ -47,6 +49,7 @@ class TokenCount(Response):
     async def _count(self, scope: Scope, receive: Receive) -> int:
         deps = self._deps
         caller = await deps.tenants.caller(api_key(scope))
+        observed(scope).let_in(caller.tenant_id, caller.tenant)
         with self._admission.enter():
             body = await read_body(scope, receive, deps.settings.max_body_bytes)
             model, counted = parse_count(body, deps.settings)
