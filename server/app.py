@@ -27,7 +27,7 @@ from server.health import health_router
 from server.http_errors import install_error_handlers
 from server.logs import configure_logging
 from server.observability.access import AccessLog
-from server.observability.watch import Watch
+from server.observability.observer import Observer
 from server.parts import Parts
 from server.scrape import scrape_router
 
@@ -62,7 +62,7 @@ def create_app(
     app.include_router(admin_router(parts.admin))
     app.include_router(health_router(parts))
     app.include_router(scrape_router(parts))
-    app.add_middleware(Watch, metrics=parts.metrics, access_log=access_log)
+    app.add_middleware(Observer, metrics=parts.metrics, access_log=access_log)
     return app
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import uuid
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,10 +45,14 @@ class Call:
     version: VersionRef
     started: float
     created_at: datetime
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     transcript: Transcript = field(default_factory=Transcript)
     first_byte_ms: float | None = None
     seen: Observed = field(default_factory=Observed)
+
+    @property
+    def request_id(self) -> str:
+        """What the engine and the logs call it."""
+        return self.seen.request_id
 
     @property
     def answer_id(self) -> str:

@@ -55,8 +55,6 @@ class Exchange(Response):
             if asked.store:
                 held.enter_context(deps.recorder.reserve())
             held.enter_context(deps.registry.lease(version))
-            call = Call(
-                deps, caller, asked, version, started, created_at, seen.request_id, seen=seen
-            )
+            call = Call(deps, caller, asked, version, started, created_at, seen=seen)
             held.callback(call.sum_up)
             await (relay_stream if asked.stream else relay_whole)(call, receive, send)

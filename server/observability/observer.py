@@ -14,7 +14,7 @@ from server.observability.metrics import Metrics
 from server.observability.requests import KEY, LEFT, Observed, route_of
 
 
-class Watch:
+class Observer:
     """ASGI middleware. What a request is, its handlers write into `scope[KEY]`."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, access_log: AccessLog | None) -> None:
