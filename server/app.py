@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.metadata import version
@@ -29,7 +30,10 @@ from server.gateway.routes import gateway_router
 from server.health import health_router
 from server.http_errors import install_error_handlers
 from server.logs import configure_logging
+from server.observability.access import AccessLog
+from server.observability.observer import Observer
 from server.parts import Parts
+from server.scrape import scrape_router
 
 GRACE_S = 10  # requests in flight may finish so long after SIGTERM
 BODY_GRACE_S = 5  # a body that is late is answered before its connection is closed
@@ -43,7 +47,9 @@ The data plane under `/v1` is OpenAI's; the control plane is under `/admin/v1`.
 """
 
 
-def create_app(parts: Parts, *, lifespan: Lifespan | None = None) -> FastAPI:
+def create_app(
+    parts: Parts, *, lifespan: Lifespan | None = None, access_log: AccessLog | None = None
+) -> FastAPI:
     """The app over parts that somebody runs: by default it runs them itself."""
 
     @asynccontextmanager
@@ -61,6 +67,8 @@ def create_app(parts: Parts, *, lifespan: Lifespan | None = None) -> FastAPI:
     app.include_router(gateway_router(parts.gateway))
     app.include_router(admin_router(parts.admin))
     app.include_router(health_router(parts))
+    app.include_router(scrape_router(parts))
+    app.add_middleware(Observer, metrics=parts.metrics, access_log=access_log)
     return app
 
 
@@ -136,6 +144,12 @@ def raise_file_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+def _access_log(settings: Settings) -> AccessLog | None:
+    if not settings.access_log or settings.log_level not in ("debug", "info"):
+        return None
+    return AccessLog(sys.stderr.write, style=settings.log_format)
+
+
 def run_server(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
     configure_logging(settings, process="web")
@@ -155,7 +169,7 @@ def run_server(settings: Settings) -> None:
         async with parts.running(), embedded.running():
             yield
 
-    app = create_app(parts, lifespan=lifespan)
+    app = create_app(parts, lifespan=lifespan, access_log=_access_log(settings))
     server = uvicorn.Server(http_config(app, settings, timeout_graceful_shutdown=GRACE_S))
     raise_file_limit(settings.max_connections)
     with suppress(KeyboardInterrupt), listener:

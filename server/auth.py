@@ -43,6 +43,7 @@ class Keys:
 
     admin_key: str = field(repr=False)
     pepper: bytes = field(repr=False)
+    metrics_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, settings: Settings) -> Keys:
@@ -63,7 +64,7 @@ class Keys:
             pepper = _load_or_make(settings.data_dir / PEPPER_FILE, "")
         if not pepper:
             raise ConfigurationError("TTRL_KEY_PEPPER is empty.")
-        return cls(admin_key=admin_key, pepper=pepper.encode())
+        return cls(admin_key, pepper.encode(), _metrics_key(settings))
 
     def digest(self, secret: str) -> str:
         """Hex HMAC-SHA256 of an API key with the pepper: what the database knows of it."""
@@ -72,9 +73,27 @@ class Keys:
 
     def is_admin(self, presented: str) -> bool:
         """Whether this is the admin key, in a time that does not depend on either."""
-        theirs = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
-        ours = hashlib.sha256(self.admin_key.encode()).digest()
-        return hmac.compare_digest(theirs, ours)
+        return _is_same(presented, self.admin_key)
+
+    def may_scrape(self, presented: str) -> bool:
+        """Whether this key opens `/metrics`: the one for that alone, or the admin key."""
+        is_metrics_key = self.metrics_key is not None and _is_same(presented, self.metrics_key)
+        return self.is_admin(presented) or is_metrics_key
+
+
+def _is_same(presented: str, secret: str) -> bool:
+    theirs = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
+    ours = hashlib.sha256(secret.encode()).digest()
+    return hmac.compare_digest(theirs, ours)
+
+
+def _metrics_key(settings: Settings) -> str | None:
+    if settings.metrics_key is None:
+        return None
+    key = settings.metrics_key.get_secret_value().strip()
+    if not key or not set(key) <= HEADER_CHARACTERS:
+        raise ConfigurationError("TTRL_METRICS_KEY must be visible ASCII characters, not empty.")
+    return key
 
 
 def new_secret() -> str:

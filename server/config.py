@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-SECRETS = ("TTRL_ADMIN_KEY", "TTRL_KEY_PEPPER", "TTRL_DATABASE_URL")
+SECRETS = ("TTRL_ADMIN_KEY", "TTRL_METRICS_KEY", "TTRL_KEY_PEPPER", "TTRL_DATABASE_URL")
 
 
 def environment_of_children() -> dict[str, str]:
@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         default=None,
         description="Admin key; default: made at first start in `<data_dir>/admin.key`, 0600.",
+    )
+    metrics_key: SecretStr | None = Field(
+        default=None, description="Key that opens `/metrics` alone; default: the admin key does."
     )
     key_pepper: SecretStr | None = Field(
         default=None,
@@ -184,6 +187,17 @@ class Settings(BaseSettings):
         default=1, gt=0, description="How often a worker looks for work."
     )
 
+    metrics_tenants: int = Field(
+        default=100, ge=0, description="Tenants with metrics of their own; the rest share `other`."
+    )
+    otlp_endpoint: str | None = Field(
+        default_factory=lambda: os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
+        description="Where traces are sent, OTLP over HTTP; default: OTEL_EXPORTER_OTLP_ENDPOINT.",
+    )
+    trace_content: bool = Field(
+        default=False, description="Whether traces hold prompts and answers."
+    )
+    access_log: bool = Field(default=True, description="Whether each request is a line in the log.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
     )

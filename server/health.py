@@ -36,6 +36,9 @@ class Readiness(BaseModel):
 
     engines: Literal["ok", "away"]
     database: Literal["ok", "away", "behind"]
+    keys: Literal["ok", "away"] = Field(
+        description="away: the database is, and no key was used lately: nobody can be let in."
+    )
     log: LogHealth
 
 
@@ -53,7 +56,8 @@ def health_router(parts: Parts) -> APIRouter:
         summary="Whether requests can be served and logged",
         responses={
             503: {
-                "description": "Every engine is away, the log is full, or the schema is behind.",
+                "description": "Every engine is away, the log is full, nobody can be let in, or "
+                "the schema is behind.",
                 "model": Readiness,
             }
         },
@@ -62,10 +66,12 @@ def health_router(parts: Parts) -> APIRouter:
         """Answers 200 when an engine is ready and answers can be logged, be it in the spool."""
         engines = "ok" if parts.pool.ready else "away"
         database = await _database(parts)
-        if engines == "away" or database == "behind" or not parts.recorder.can_serve:
+        keys = "ok" if database == "ok" or parts.tenants.knows_callers else "away"
+        can_serve = engines == keys == "ok" and parts.recorder.can_serve
+        if not can_serve or database == "behind":
             response.status_code = 503
         log = _log_health(parts.recorder.status)
-        return Readiness(engines=engines, database=database, log=log)
+        return Readiness(engines=engines, database=database, keys=keys, log=log)
 
     return router
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +22,8 @@ from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.observability.metrics import Metrics
+from server.observability.traces import Traces, open_traces
 from server.presence import Presence
 from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory
@@ -41,6 +44,8 @@ class Parts:
     upstream: Upstream
     recorder: Recorder
     admission: Admission
+    metrics: Metrics
+    traces: Traces | None
 
     @classmethod
     def assemble(
@@ -67,6 +72,7 @@ class Parts:
             max_adapters=settings.engine_max_cpu_loras,
             verify=verifier(AdapterStore(settings.adapters_dir)),
         )
+        metrics = Metrics(max_tenants=settings.metrics_tenants)
         return cls(
             settings=settings,
             clock=SystemClock(),
@@ -85,7 +91,10 @@ class Parts:
                 timeout_s=settings.log_timeout_s,
                 patience_s=settings.log_patience_s,
                 when_full=settings.log_when_full,
+                on_commit=metrics.committed,
             ),
+            metrics=metrics,
+            traces=open_traces(settings, process="web"),
         )
 
     @property
@@ -101,6 +110,7 @@ class Parts:
             clock=self.clock,
             database=self.database,
             admission=self.admission,
+            traces=self.traces,
         )
 
     @property
@@ -121,6 +131,8 @@ class Parts:
     async def running(self) -> AsyncGenerator[None]:
         """Start the parts in the order of their needs, and stop them backwards."""
         async with AsyncExitStack() as stack:
+            if self.traces is not None:
+                stack.push_async_callback(asyncio.to_thread, self.traces.close)
             stack.push_async_callback(self.database.close)
             presence = Presence(
                 self.settings.presence_path, self.admission.arrived, self.admission.is_serving

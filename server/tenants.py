@@ -88,6 +88,11 @@ class TenantDirectory:
         self._callers = RefreshingCache(self._read_caller, fresh_s=cache_s, outage_s=OUTAGE_S)
         self._versions: dict[tuple[int, int], VersionRef] = {}  # immutable, so cached for good
 
+    @property
+    def knows_callers(self) -> bool:
+        """Whether requests could be let in while the database is away."""
+        return self._callers.num_servable > 0
+
     def invalidate(self) -> None:
         """Forget what may have changed: call after every change of tenants, keys or pointers."""
         self._callers.clear()

@@ -40,6 +40,7 @@ from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
 from server.errors import LeaseLost, TTRLError
 from server.logs import configure_logging
+from server.observability.traces import open_traces
 from server.scheduler import Planner
 from server.tenants import VersionRef
 
@@ -214,6 +215,8 @@ async def _tools(
     )
     async with AsyncExitStack() as stack:
         judge = stack.enter_context(Equivalence())
+        if (traces := open_traces(settings, process="worker")) is not None:
+            stack.push_async_callback(asyncio.to_thread, traces.close)
         await pool.start()
         stack.push_async_callback(pool.stop)
         stack.push_async_callback(trainer.stop)
@@ -228,4 +231,5 @@ async def _tools(
             store=AdapterStore(settings.adapters_dir),
             identity_dir=identity,
             base_digest=digest,
+            traces=traces,
         )

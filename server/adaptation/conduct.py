@@ -12,6 +12,7 @@ from server.adaptation.cycle import run_cycle
 from server.adaptation.ending import Ending
 from server.adaptation.run import cycle_of_step, resume
 from server.adaptation.tools import Tools
+from server.adaptation.tracing import traced
 from server.db import cycles
 from server.db.cycles import Lease
 from server.errors import CycleCancelled, LeaseLost, TTRLError
@@ -27,7 +28,8 @@ async def conduct(tools: Tools, lease: Lease) -> CycleStatus | None:
     """
     log = logger.bind(cycle_id=lease.cycle_id, tenant_id=lease.tenant_id, fence=lease.fence)
     try:
-        ending = await _run(tools, lease)
+        async with traced(tools, lease):
+            ending = await _run(tools, lease)
         if not ending.stored:
             await _store(tools, lease, ending)
     except LeaseLost as error:

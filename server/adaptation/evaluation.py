@@ -26,6 +26,7 @@ from server.adaptation.run import Run, enter
 from server.adaptation.sampler import Policy
 from server.adaptation.sampling import Sample, SampledGroup, sample_groups
 from server.adaptation.selection import Prompt, Selection
+from server.adaptation.tracing import entered
 from server.db.cycles import update_fenced
 from server.tenants import identity_ref
 
@@ -53,6 +54,7 @@ async def measure_incumbent(run: Run, selection: Selection) -> Baseline:
     if run.incumbent_report is not None:
         stored = run.incumbent_report
         return Baseline(_from_json(stored), stored["labels"], truths)
+    entered("baseline")
     policy = Policy(run.incumbent.engine_name, run.incumbent.path)
     groups = await _sample_probe(run, policy, probe)
     answered = await asyncio.to_thread(_probe_samples, run, groups, {}, truths)

@@ -14,6 +14,7 @@ from server.adaptation.measures import flip_rate, group_metrics, update_metrics
 from server.adaptation.run import Progress, Run, advance, cycle_of_step, follow_orders
 from server.adaptation.sampling import Sampled
 from server.adaptation.selection import Prompt, Selection, prompts_of_step
+from server.adaptation.tracing import entered
 from server.db import steps
 from server.db.steps import StepRecord
 
@@ -48,6 +49,7 @@ async def learn(
         TrainerFailed: the trainer failed again and again.
         LeaseLost: another worker has taken the cycle up; nothing is stored.
     """
+    entered("train")
     metrics = group_metrics(groups, sampled.seconds) | await _flips(run, groups)
     samples = [sample for group in groups for sample in group.train_samples()]
     made: Checkpoint | None = None

@@ -26,6 +26,7 @@ from server.adaptation.run import Run, follow_orders
 from server.adaptation.sampler import Policy
 from server.adaptation.sampling import sample_groups
 from server.adaptation.selection import Prompt
+from server.adaptation.tracing import entered
 from server.db import cycles, versions
 from server.errors import Conflict, CycleCancelled, CycleError, NotFound
 from server.swap import swap
@@ -68,6 +69,7 @@ async def publish(
         LeaseLost: another worker has taken the cycle up.
     """
     await follow_orders(run)
+    entered("publish")
     manifest = await _write(run, checkpoint)
     policy = Policy(manifest.engine_name, str(_version_dir(run, manifest.number)))
     load_ms = await _load(run, manifest)

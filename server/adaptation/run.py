@@ -36,6 +36,7 @@ from server.adaptation.learner import Checkpoint, Learner
 from server.adaptation.sampler import Policy
 from server.adaptation.stopping import EarlyStop, Measured, early_stop
 from server.adaptation.tools import Tools
+from server.adaptation.tracing import entered
 from server.config import Settings
 from server.db import cycles, steps, versions
 from server.db.cycles import Lease
@@ -255,3 +256,4 @@ async def enter(run: Run, phase: CyclePhase) -> None:
     """
     async with run.tools.database.transaction() as session:
         await cycles.update_fenced(session, run.lease, phase=phase.value)
+    entered(phase.value)

@@ -76,6 +76,8 @@ class LogEntry:
     first_byte_ms: float | None
     created_at: datetime
     answers: tuple[LoggedAnswer, ...]
+    trace_id: str | None = None
+    span_id: str | None = None
 
 
 def storable(value: T) -> T:
@@ -198,6 +200,8 @@ def _query_row(entry: LogEntry) -> dict[str, Any]:
         "latency_ms": entry.latency_ms,
         "first_byte_ms": entry.first_byte_ms,
         "created_at": entry.created_at,
+        "trace_id": entry.trace_id,
+        "span_id": entry.span_id,
     }
 
 

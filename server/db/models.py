@@ -142,6 +142,8 @@ class Query(Base):
     latency_ms: Mapped[float] = mapped_column(Float)
     first_byte_ms: Mapped[float | None] = mapped_column(Float)
     created_at: Mapped[datetime]
+    trace_id: Mapped[str | None] = mapped_column(String(32))  # hex; None: it was not traced
+    span_id: Mapped[str | None] = mapped_column(String(16))  # of the request's own span
 
 
 class Answer(Base):

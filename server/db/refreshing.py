@@ -56,6 +56,12 @@ class RefreshingCache(Generic[V]):
         self._values: dict[str, tuple[float, V]] = {}
         self._reading: dict[str, _Reading[V]] = {}
 
+    @property
+    def num_servable(self) -> int:
+        """Values that can serve while the database is away."""
+        oldest = self._now() - self._outage_s
+        return sum(read_at > oldest for read_at, _ in self._values.values())
+
     def clear(self) -> None:
         """Forget everything, reads under way included: they may have seen what was before."""
         self._values.clear()

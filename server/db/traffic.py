@@ -59,6 +59,29 @@ async def recent_queries(
     return [(query_id, fingerprint) for query_id, fingerprint in rows]
 
 
+async def traces_of(
+    session: AsyncSession, tenant_id: int, query_ids: Sequence[str], *, limit: int
+) -> list[tuple[str, str]]:
+    """(trace id, span id) of those of these queries that were traced, at most `limit`."""
+    found: list[tuple[str, str]] = []
+    for start in range(0, len(query_ids), CHUNK):
+        rows = await session.execute(
+            select(Query.trace_id, Query.span_id)
+            .where(
+                Query.tenant_id == tenant_id,
+                Query.id.in_(query_ids[start : start + CHUNK]),
+                Query.trace_id.is_not(None),
+                Query.span_id.is_not(None),
+            )
+            .order_by(Query.created_at)
+            .limit(limit - len(found))
+        )
+        found += [(trace_id, span_id) for trace_id, span_id in rows]
+        if len(found) >= limit:
+            break
+    return found
+
+
 async def load_prompts(
     session: AsyncSession, tenant_id: int, query_ids: Sequence[str]
 ) -> dict[str, LoggedPrompt]:

@@ -123,6 +123,10 @@ class EngineClient:
         models = _decoded(_refused(response), _Models)
         return {model.id: model.root for model in models.data if model.parent is not None}
 
+    async def metrics(self) -> str:
+        """What the engine says of itself, in Prometheus's text format."""
+        return _refused(await self._request("GET", "/metrics", CONTROL_TIMEOUT_S)).text
+
     async def load_adapter(self, name: str, path: str) -> float:
         """Load an adapter from an absolute path; milliseconds that it took.
 

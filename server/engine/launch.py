@@ -15,6 +15,7 @@ from pathlib import Path
 from server.config import Settings
 from server.engine.client import BASE_NAME
 from server.errors import ConfigurationError
+from server.observability.traces import traces_url
 
 ENTRY_MODULES = (
     "vllm.entrypoints.launchers.api_server.entry",
@@ -50,6 +51,8 @@ def engine_command(settings: Settings, *, port: int, host: str = "127.0.0.1") ->
         "TOKENIZERS_PARALLELISM": "false",
         "NO_COLOR": "1",
     }
+    if settings.otlp_endpoint is not None:
+        env["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"  # as this server sends them
     if Path(settings.model).is_dir():
         env["HF_HUB_OFFLINE"] = "1"
     if is_cpu:
@@ -92,6 +95,8 @@ def _flags(settings: Settings, *, port: int, host: str, is_cpu: bool) -> list[st
         "--scheduling-policy": "priority",
         "--tool-call-parser": "hermes",
     }
+    if settings.otlp_endpoint is not None:
+        options["--otlp-traces-endpoint"] = traces_url(settings.otlp_endpoint)
     if settings.max_model_len is not None:
         options["--max-model-len"] = str(settings.max_model_len)
     switches = ["--enable-lora", "--enable-auto-tool-choice", "--disable-uvicorn-access-log"]

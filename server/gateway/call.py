@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import uuid
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
@@ -20,6 +19,7 @@ from server.gateway.deps import GatewayDeps
 from server.gateway.parsing import Asked
 from server.gateway.rendering import Names, Rendering
 from server.gateway.transcript import Transcript
+from server.observability.requests import Observed
 from server.tenants import Caller, VersionRef
 
 logger = logging.getLogger(__name__)
@@ -46,9 +46,14 @@ class Call:
     started: float
     created_at: datetime
     quota_headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     transcript: Transcript = field(default_factory=Transcript)
     first_byte_ms: float | None = None
+    seen: Observed = field(default_factory=Observed)
+
+    @property
+    def request_id(self) -> str:
+        """What the engine and the logs call it."""
+        return self.seen.request_id
 
     @property
     def answer_id(self) -> str:
@@ -75,7 +80,9 @@ class Call:
         }
         headers = {"Content-Type": "application/json", "X-Request-Id": self.request_id}
         path = COMPLETIONS if self.asked.route == "completions" else CHAT
-        return self.deps.upstream.post(path, msgspec.json.encode(body), headers, self.version)
+        asking = self.deps.upstream.post(path, msgspec.json.encode(body), headers, self.version)
+        trace = self.seen.trace
+        return asking if trace is None else trace.engine_call(asking, headers)
 
     def headers(self, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The response's headers."""
@@ -100,8 +107,12 @@ class Call:
         Raises:
             LogUnavailable: it is not stored.
         """
-        if self.asked.store:
-            await self.deps.recorder.record(self._entry(status))
+        if not self.asked.store:
+            return
+        entry, trace, began = self._entry(status), self.seen.trace, perf_counter()
+        with nullcontext() if trace is None else trace.log_commit():
+            await self.deps.recorder.record(entry)
+        self.seen.log_ms = (perf_counter() - began) * 1e3
 
     async def record_failure(self, status: Status) -> None:
         """Log a call whose client is already being told, or gone: a broken log adds nothing."""
@@ -109,6 +120,17 @@ class Call:
             await self.record(status)
         except LogUnavailable as error:
             logger.warning("%s call not logged: %s", status, error.message)
+
+    def sum_up(self) -> None:
+        """Note what the request came to: for metrics, the line about it, and its trace."""
+        seen, usage = self.seen, self.transcript.usage
+        seen.version = self.version.number
+        seen.prompt_tokens = usage.prompt_tokens
+        seen.completion_tokens = usage.completion_tokens
+        seen.first_byte_ms = self.first_byte_ms if self.asked.stream else None
+        if seen.trace is not None:
+            seen.trace.asked(self.asked.model, self.asked.params, self.asked.prompt)
+            seen.trace.answered(self.answer_id, self.version.label, self.transcript.answers())
 
     def _entry(self, status: Status) -> LogEntry:
         asked, usage = self.asked, self.transcript.usage
@@ -131,6 +153,8 @@ class Call:
             first_byte_ms=self.first_byte_ms,
             created_at=self.created_at,
             answers=self.transcript.answers(),
+            trace_id=self.seen.trace_id,
+            span_id=None if self.seen.trace is None else self.seen.trace.span_id,
         )
 
 

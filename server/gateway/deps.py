@@ -12,6 +12,7 @@ from server.engine.registry import AdapterRegistry
 from server.gateway.admission import Admission
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.observability.traces import Traces
 from server.tenants import TenantDirectory
 
 
@@ -28,3 +29,4 @@ class GatewayDeps:
     clock: Clock
     database: Database
     admission: Admission
+    traces: Traces | None = None

@@ -20,6 +20,7 @@ from server.gateway.demand import estimated_tokens, num_answers, used_tokens
 from server.gateway.deps import GatewayDeps
 from server.gateway.parsing import Asked
 from server.gateway.relay import relay_stream, relay_whole
+from server.observability.requests import observed
 
 Parse = Callable[[bytes, Settings], Asked]
 
@@ -37,12 +38,15 @@ class Exchange(Response):
         try:
             await self._answer(scope, receive, send)
         except ClientLeft:
-            return
+            observed(scope).has_left = True
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, deps = perf_counter(), self._deps
+        started, deps, seen = perf_counter(), self._deps, observed(scope)
         created_at = deps.clock.now()
         caller = await deps.tenants.caller(api_key(scope))
+        seen.let_in(caller.tenant_id, caller.tenant)
+        if deps.traces is not None:
+            seen.trace = deps.traces.begin(scope, seen)
         with deps.admission.arrive(caller) as visit, ExitStack() as held:
             with visit.body():
                 body = await read_body(scope, receive, deps.settings)
@@ -54,6 +58,9 @@ class Exchange(Response):
                 if asked.store:
                     held.enter_context(deps.recorder.reserve())
                 held.enter_context(deps.registry.lease(version))
-                call = Call(deps, caller, asked, version, started, created_at, visit.headers())
+                call = Call(
+                    deps, caller, asked, version, started, created_at, visit.headers(), seen=seen
+                )
+                held.callback(call.sum_up)
                 await (relay_stream if asked.stream else relay_whole)(call, receive, send)
                 visit.settle(used_tokens(call, tokens))

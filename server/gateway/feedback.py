@@ -21,6 +21,7 @@ from server.gateway import openapi
 from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
 from server.gateway.turns import Turns
+from server.observability.requests import observed
 from server.tenants import Caller
 
 MAX_BODY_BYTES: Final = 2**20
@@ -47,6 +48,7 @@ def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:
         replaces this.
         """
         caller = await deps.tenants.caller(api_key(request.scope))
+        observed(request.scope).let_in(caller.tenant_id, caller.tenant)
         with turns.take(caller.tenant_id):
             given = await _read(request, deps, wire.FeedbackCreate)
             (shown,), _ = await _store(deps, caller, [given])
@@ -65,6 +67,7 @@ def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:
         Ids that are not in the log are named in `unknown`; feedback to the others is stored.
         """
         caller = await deps.tenants.caller(api_key(request.scope))
+        observed(request.scope).let_in(caller.tenant_id, caller.tenant)
         with turns.take(caller.tenant_id):
             given = await _read(request, deps, wire.FeedbackBatchCreate)
             shown, unknown = await _store(deps, caller, given.items)

@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from time import time
+from time import perf_counter, time
 from typing import Final, Literal
 
 from server.db.engine import Database
@@ -62,6 +62,7 @@ class Recorder:
     `queue_size` bounds the entries that are promised or waiting; `timeout_s` bounds how long a
     request waits, and one transaction over the network (one in a thread ends by its own bounds);
     `patience_s` is how long a transaction may take before what waits goes to the spool.
+    `on_commit` hears of each group commit: entries, seconds.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Recorder:
         timeout_s: float,
         patience_s: float = 1.0,
         when_full: WhenFull = "refuse",
+        on_commit: Callable[[int, float], None] = lambda _num_entries, _seconds: None,
     ) -> None:
         self._backlog = backlog
         self._transactions = Transactions(
@@ -81,6 +83,7 @@ class Recorder:
         self._queue_size = queue_size
         self._timeout_s = timeout_s
         self._when_full = when_full
+        self._on_commit = on_commit
         self._num_reserved = 0
         self._num_unlogged = 0
         self._num_singly = 0  # the next so many entries are written one by one
@@ -138,6 +141,11 @@ class Recorder:
             num_refused=backlog.num_refused,
             num_unlogged=self._num_unlogged,
         )
+
+    @property
+    def num_waiting(self) -> int:
+        """Answers that wait for their commit."""
+        return len(self._waiting)
 
     @property
     def _is_full(self) -> bool:
@@ -225,7 +233,7 @@ class Recorder:
             is_late = True
             self._leave_to_spool(batch, "it is slow")
 
-        entries = [waiting.entry for waiting in batch]
+        entries, started = [waiting.entry for waiting in batch], perf_counter()
         try:
             outcome = await self._transactions.attempt(store_entries, entries, is_too_slow)
         except asyncio.CancelledError:
@@ -233,6 +241,7 @@ class Recorder:
                 self._leave_to_spool(batch, "the process ends")
             raise
         if outcome == "stored":
+            self._on_commit(len(batch), perf_counter() - started)
             settle(batch)
         elif is_late:
             return  # they are in line for the spool, or there

@@ -185,6 +185,7 @@ class _EventStream:
 
     async def fail(self, error: TTRLError) -> None:
         """Tell what went wrong and end the response."""
+        self._call.seen.has_failed = True
         await self.close(self._rendering.failed(error))
 
     async def _open(self) -> None:

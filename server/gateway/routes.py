@@ -21,6 +21,7 @@ from server.gateway.parsing import parse_chat, parse_completion
 from server.gateway.responses.allowlist import ResponsesRequest
 from server.gateway.responses.parsing import parse_responses
 from server.gateway.unserved import add_unserved
+from server.observability.requests import observed
 from server.tenants import Caller
 
 API_KEY = HTTPBearer(
@@ -159,6 +160,7 @@ def _add_models(router: APIRouter, deps: GatewayDeps) -> None:
         the tenant's own versions, newest first.
         """
         caller = await deps.tenants.caller(api_key(request.scope))
+        observed(request.scope).let_in(caller.tenant_id, caller.tenant)
         numbers = await deps.tenants.version_numbers(caller)
         names = [served, f"{served}@base", *(f"{served}@v{number}" for number in numbers)]
         return ModelList(data=[await model(caller, name) for name in names])
@@ -166,4 +168,6 @@ def _add_models(router: APIRouter, deps: GatewayDeps) -> None:
     @router.get("/models/{model_id:path}", responses=openapi.errors(401, 404, 500, 503))
     async def retrieve_model(model_id: str, request: Request) -> Model:
         """Describe one of the names that this key can ask for."""
-        return await model(await deps.tenants.caller(api_key(request.scope)), model_id)
+        caller = await deps.tenants.caller(api_key(request.scope))
+        observed(request.scope).let_in(caller.tenant_id, caller.tenant)
+        return await model(caller, model_id)

@@ -96,6 +96,7 @@ class FakeVLLM:
     token_delay_s: float = 0.0
     check_files: bool = True  # False: any path can be loaded
     healthy: bool = True
+    metrics: str = ""  # what /metrics answers
     answers: dict[str, Answer] = field(default_factory=dict[str, Answer])
     default_answer: Answer = marker
     adapters: dict[str, str] = field(default_factory=dict[str, str])
@@ -188,17 +189,22 @@ class FakeVLLM:
         else:
             await self._route(call, fault)
 
+    async def _tell(self, call: Call, path: str) -> None:
+        if path == "/health":
+            await call.answer(200 if self.healthy else 503, b"")
+        elif path == "/v1/models":
+            await call.json(200, {"object": "list", "data": self._cards()})
+        elif path == "/metrics":
+            await call.answer(200, self.metrics.encode())
+        elif path == "/version":
+            await call.json(200, {"version": "0.32.0"})
+        else:
+            await call.json(404, {"detail": "Not Found"})
+
     async def _route(self, call: Call, fault: Fault) -> None:
         received = call.received
         if received.method == "GET":
-            if received.path == "/health":
-                await call.answer(200 if self.healthy else 503, b"")
-            elif received.path == "/v1/models":
-                await call.json(200, {"object": "list", "data": self._cards()})
-            elif received.path == "/version":
-                await call.json(200, {"version": "0.32.0"})
-            else:
-                await call.json(404, {"detail": "Not Found"})
+            await self._tell(call, received.path)
             return
         if not isinstance(received.body, dict):
             message = "1 validation error:\n  {'type': 'json_invalid', 'loc': 'body'}"

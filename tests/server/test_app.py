@@ -71,7 +71,7 @@ async def test_it_is_alive_without_an_engine(http: httpx.AsyncClient) -> None:
 async def test_it_is_not_ready_without_an_engine(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"engines": "away", "database": "ok", "log": LOG_OK}
+    assert response.json() == {"engines": "away", "database": "ok", "keys": "ok", "log": LOG_OK}
 
 
 async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
@@ -83,10 +83,13 @@ async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
         http = await held.enter_async_context(client_of(parts))
         response = await http.get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"engines": "ok", "database": "ok", "log": LOG_OK}
+    assert response.json() == {"engines": "ok", "database": "ok", "keys": "ok", "log": LOG_OK}
 
 
-async def test_it_is_ready_while_its_database_is_away(settings: Settings) -> None:
+@pytest.mark.parametrize(("knows_a_key", "status"), [(True, 200), (False, 503)])
+async def test_it_is_ready_while_its_database_is_away_if_it_knows_a_key(
+    settings: Settings, knows_a_key: bool, status: int
+) -> None:
     async with AsyncExitStack() as held:
         url = await held.enter_async_context(serve(FakeVLLM(check_files=False)))
         parts = parts_on(settings, url)
@@ -94,10 +97,16 @@ async def test_it_is_ready_while_its_database_is_away(settings: Settings) -> Non
         await parts.pool.wait_ready()
         nowhere = Database(f"sqlite+aiosqlite:///{settings.data_dir / 'nowhere' / 'ttrl.db'}")
         http = await held.enter_async_context(client_of(replace(parts, database=nowhere)))
+        if knows_a_key:
+            admin = {"Authorization": f"Bearer {ADMIN_KEY}"}
+            here = await held.enter_async_context(client_of(parts))
+            made = await here.post("/admin/v1/tenants", json={"name": "acme"}, headers=admin)
+            await parts.tenants.caller(made.json()["key"]["secret"])
         response = await http.get("/readyz")
         await nowhere.close()
-    assert response.status_code == 200
-    assert response.json() == {"engines": "ok", "database": "away", "log": LOG_OK}
+    assert response.status_code == status
+    keys = "ok" if knows_a_key else "away"
+    assert response.json() == {"engines": "ok", "database": "away", "keys": keys, "log": LOG_OK}
 
 
 async def test_it_is_not_ready_on_a_database_behind(parts: Parts, http: httpx.AsyncClient) -> None:
@@ -141,6 +150,7 @@ async def test_the_openapi_document_has_every_route(http: httpx.AsyncClient, par
         ("POST", "/admin/v1/tenants/{name}/rollback"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
+        ("GET", "/metrics"),
     } <= described
 
 
@@ -206,7 +216,9 @@ async def test_a_request_that_leads_nowhere_gets_openais_error(
         assert response.headers["allow"]
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/admin/v1/status", "/admin/v1/tenants"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/admin/v1/status", "/admin/v1/tenants", "/metrics"]
+)
 async def test_a_request_without_a_key_is_refused(http: httpx.AsyncClient, path: str) -> None:
     response = await http.get(path)
     assert response.status_code == 401

@@ -15,6 +15,7 @@ from server.gateway.admission import Visit
 from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
 from server.gateway.messages.parsing import parse_count
+from server.observability.requests import observed
 from server.tenants import Caller
 
 TIMEOUT_S = 30.0
@@ -40,9 +41,11 @@ class TokenCount(Response):
         deps = self._deps
         try:
             caller = await deps.tenants.caller(api_key(scope))
+            observed(scope).let_in(caller.tenant_id, caller.tenant)
             with deps.admission.arrive(caller) as visit:
                 count = await self._count(caller, visit, scope, receive)
         except ClientLeft:
+            observed(scope).has_left = True
             return
         answer = Response(
             msgspec.json.encode({"input_tokens": count}), media_type="application/json"
