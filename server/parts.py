@@ -20,6 +20,7 @@ from server.engine.registry import AdapterRegistry
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.gateway.votes.judge import VoteJudge
 from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory
 
@@ -38,6 +39,7 @@ class Parts:
     registry: AdapterRegistry
     upstream: Upstream
     recorder: Recorder
+    judge: VoteJudge
 
     @classmethod
     def assemble(
@@ -82,6 +84,7 @@ class Parts:
                 patience_s=settings.log_patience_s,
                 when_full=settings.log_when_full,
             ),
+            judge=VoteJudge(),
         )
 
     @property
@@ -96,6 +99,7 @@ class Parts:
             recorder=self.recorder,
             clock=self.clock,
             database=self.database,
+            judge=self.judge,
         )
 
     @property
@@ -117,7 +121,7 @@ class Parts:
         """Start the parts in the order of their needs, and stop them backwards."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
-            for part in (self.recorder, self.upstream, self.registry, self.pool):
+            for part in (self.judge, self.recorder, self.upstream, self.registry, self.pool):
                 await part.start()
                 stack.push_async_callback(part.stop)
             gc.collect()

@@ -19,10 +19,10 @@ from adapters.batch import TrainSample
 from adapters.credit import Credit, CreditRules, assign_credit
 from adapters.estimators import Ballot, Estimate, Guard, Options, Visit, make_estimator, told
 from adapters.vote import Vote
-from server.adaptation.answers import spec_of
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.run import Run
 from server.adaptation.tools import Judge
+from server.answers import spec_of
 from server.db import steps
 from server.db.steps import GroupRecord, RolloutRecord
 from server.errors import CycleError

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from adapters.batch import TrainSample
-from server.adaptation.answers import spec_of
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
 from server.adaptation.measures import flip_rate, group_metrics, update_metrics
 from server.adaptation.run import Progress, Run, advance, cycle_of_step, follow_orders
 from server.adaptation.sampling import Sampled
 from server.adaptation.selection import Prompt, Selection, prompts_of_step
+from server.answers import spec_of
 from server.db import steps
 from server.db.steps import StepRecord
 

@@ -11,6 +11,7 @@ from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.gateway.votes.poll import Judge
 from server.tenants import TenantDirectory
 
 
@@ -26,3 +27,4 @@ class GatewayDeps:
     recorder: Recorder
     clock: Clock
     database: Database
+    judge: Judge

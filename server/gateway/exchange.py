@@ -20,6 +20,8 @@ from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
 from server.gateway.parsing import Asked
 from server.gateway.relay import relay_stream, relay_whole
+from server.gateway.votes.plan import plan_vote
+from server.gateway.votes.relay import relay_vote
 
 Parse = Callable[[bytes, Settings], Asked]
 
@@ -52,4 +54,8 @@ class Exchange(Response):
                 held.enter_context(deps.recorder.reserve())
             held.enter_context(deps.registry.lease(version))
             call = Call(deps, caller, asked, version, started, created_at)
-            await (relay_stream if asked.stream else relay_whole)(call, receive, send)
+            plan = plan_vote(asked, caller.settings, deps.settings.max_votes)
+            if plan is not None:
+                await relay_vote(call, plan, receive, send)
+            else:
+                await (relay_stream if asked.stream else relay_whole)(call, receive, send)
