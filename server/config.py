@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="Largest request body.")
     max_messages: int = Field(default=2048, ge=1, description="Most messages in one chat request.")
     max_n: int = Field(default=64, ge=1, description="Largest `n` of a request.")
+    max_votes: int = Field(
+        default=32, ge=1, le=1024, description="Most answers that one request is voted on with."
+    )
     max_in_flight: int = Field(
         default=256, ge=1, description="Answers in the making over all tenants; more must wait."
     )

@@ -22,6 +22,7 @@ from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.gateway.votes.judge import VoteJudge
 from server.observability.metrics import Metrics
 from server.observability.traces import Traces, open_traces
 from server.presence import Presence
@@ -46,6 +47,7 @@ class Parts:
     admission: Admission
     metrics: Metrics
     traces: Traces | None
+    judge: VoteJudge
 
     @classmethod
     def assemble(
@@ -95,6 +97,7 @@ class Parts:
             ),
             metrics=metrics,
             traces=open_traces(settings, process="web"),
+            judge=VoteJudge(),
         )
 
     @property
@@ -111,6 +114,7 @@ class Parts:
             database=self.database,
             admission=self.admission,
             traces=self.traces,
+            judge=self.judge,
         )
 
     @property
@@ -137,7 +141,14 @@ class Parts:
             presence = Presence(
                 self.settings.presence_path, self.admission.arrived, self.admission.is_serving
             )
-            for part in (presence, self.recorder, self.upstream, self.registry, self.pool):
+            for part in (
+                presence,
+                self.judge,
+                self.recorder,
+                self.upstream,
+                self.registry,
+                self.pool,
+            ):
                 await part.start()
                 stack.push_async_callback(part.stop)
             gc.collect()

@@ -6,12 +6,15 @@ no query. Changes made in the same process are seen at once (`invalidate`).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ttrl_client.types import Limits
+from pydantic import ValidationError
+from ttrl_client.types import Limits, TenantSettings
 
 from server.db import versions
 from server.db.engine import Database
@@ -20,8 +23,11 @@ from server.db.refreshing import RefreshingCache
 from server.db.tenants import key_owner
 from server.errors import Unauthorized, UnknownModel
 
+logger = logging.getLogger(__name__)
+
 IDENTITY_NAME = "identity"
 PINNED = re.compile(r"v(0|[1-9][0-9]{0,8})")
+MAX_SETTINGS = 10_000  # tenants whose settings are kept in memory
 OUTAGE_S = 600.0  # a key that was valid serves so long while the database is away
 
 
@@ -43,7 +49,12 @@ class Caller:
     tenant: str
     live: VersionRef
     cache_salt: str  # keeps the tenants' prefix caches apart
-    limits: Limits = Limits()
+    settings: TenantSettings
+
+    @property
+    def limits(self) -> Limits:
+        """How much traffic of the tenant is served."""
+        return self.settings.limits
 
 
 def version_engine_name(tenant_id: int, tenant: str, number: int) -> str:
@@ -86,6 +97,7 @@ class TenantDirectory:
         self._identity_dir = identity_dir
         self._served = served_model_name
         self._callers = RefreshingCache(self._read_caller, fresh_s=cache_s, outage_s=OUTAGE_S)
+        self._settings: dict[int, tuple[dict[str, Any], TenantSettings]] = {}
         self._versions: dict[tuple[int, int], VersionRef] = {}  # immutable, so cached for good
 
     @property
@@ -110,8 +122,17 @@ class TenantDirectory:
         if tenant is None:
             raise Unauthorized("The API key is not valid.")
         live = await self._version(tenant.id, tenant.name, tenant.live_version)
-        limits = Limits.model_validate(tenant.limits or {})
-        return Caller(tenant.id, tenant.name, live, f"tenant-{tenant.id}", limits)
+        settings = self._settings_of(tenant.id, tenant.settings)
+        return Caller(tenant.id, tenant.name, live, f"tenant-{tenant.id}", settings)
+
+    def _settings_of(self, tenant_id: int, stored: dict[str, Any]) -> TenantSettings:
+        """Read anew only where they changed: keys are looked up much more often."""
+        known = self._settings.get(tenant_id)
+        if known is None or known[0] != stored:
+            if len(self._settings) >= MAX_SETTINGS:
+                self._settings.clear()
+            known = self._settings[tenant_id] = stored, _readable(tenant_id, stored)
+        return known[1]
 
     async def _version(self, tenant_id: int, tenant: str, number: int) -> VersionRef:
         if number == 0:
@@ -156,3 +177,12 @@ class TenantDirectory:
             rows = await versions.live_versions(session)
         identity = VersionRef(0, IDENTITY_NAME, str(self._identity_dir), IDENTITY_NAME)
         return [identity, *(version_ref(tenant.name, row) for tenant, row in rows)]
+
+
+def _readable(tenant_id: int, stored: dict[str, Any]) -> TenantSettings:
+    """Requests are answered even where the settings are of another release's making."""
+    try:
+        return TenantSettings.model_validate(stored)
+    except ValidationError as error:
+        logger.warning("tenant %d: stored settings cannot be read: %s", tenant_id, error)
+        return TenantSettings()

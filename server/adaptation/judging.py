@@ -28,10 +28,10 @@ from adapters.estimators import (
     told,
 )
 from adapters.vote import Vote
-from server.adaptation.answers import spec_of
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.run import Run
 from server.adaptation.tools import Judge
+from server.answers import spec_of
 from server.db import steps
 from server.db.steps import GroupRecord, RolloutRecord
 from server.errors import CycleError

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from adapters.batch import TrainSample
-from server.adaptation.answers import spec_of
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
 from server.adaptation.measures import flip_rate, group_metrics, update_metrics
@@ -15,6 +14,7 @@ from server.adaptation.run import Progress, Run, advance, cycle_of_step, follow_
 from server.adaptation.sampling import Sampled
 from server.adaptation.selection import Prompt, Selection, prompts_of_step
 from server.adaptation.tracing import entered
+from server.answers import spec_of
 from server.db import steps
 from server.db.steps import StepRecord
 

@@ -22,7 +22,6 @@ import structlog
 from ttrl_client.types import Learning
 
 from adapters.waves import Rule, Stop, find_stop
-from server.adaptation.answers import spec_of
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import ballots_of, reads_strictly
 from server.adaptation.phrasing import phrase
@@ -32,6 +31,7 @@ from server.adaptation.seats import Seats
 from server.adaptation.seeds import derive_seed
 from server.adaptation.selection import Messages, Prompt
 from server.adaptation.served import served_votes
+from server.answers import spec_of
 from server.errors import BadRequest
 
 __all__ = ["Sample", "Sampled", "SampledGroup", "sample_groups", "sample_step", "split"]

@@ -40,7 +40,16 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
 }
 _IRRELEVANT = frozenset(
-    {"model", "n", "stream", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens"}
+    {
+        "model",
+        "n",
+        "stream",
+        "logprobs",
+        "top_logprobs",
+        "max_tokens",
+        "max_completion_tokens",
+        "ttrl",
+    }
 )
 _DEFAULT_TEMPERATURE = 1.0  # of an engine with `--generation-config vllm`
 

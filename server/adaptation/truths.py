@@ -23,10 +23,10 @@ from adapters.answers import AnswerSpec
 from adapters.answers.extraction import storable
 from adapters.answers.worker import JudgeFailed
 from adapters.views import View
-from server.adaptation.answers import spec_of
 from server.adaptation.prompt import chat_messages, fingerprints
 from server.adaptation.run import Run
 from server.adaptation.tools import Judge
+from server.answers import spec_of
 from server.db import feedback
 from server.db.feedback import Told
 from server.errors import CycleError

@@ -126,6 +126,15 @@ class StreamOptions(Struct, forbid_unknown_fields=True, omit_defaults=True):
     include_obfuscation: bool | None = None
 
 
+class VoteOptions(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """`ttrl` of a request: how many answers are voted on, at most, and how sure the vote must be to
+    end before. What is not said is the tenant's default.
+    """
+
+    votes: Count | None = None
+    confidence: Annotated[float, Meta(gt=0.5, le=1)] | None = None
+
+
 class Sampling(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """What every OpenAI route takes."""
 
@@ -178,6 +187,7 @@ class ChatRequest(Common, forbid_unknown_fields=True, omit_defaults=True, kw_onl
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
     modalities: Annotated[list[Literal["text"]], Meta(max_length=1)] | None = None
+    ttrl: VoteOptions | None = None
     verbosity: str | None = None
     prediction: Object | None = None
     safety_identifier: str | None = None
@@ -211,6 +221,7 @@ DROPPED: Final = (
     "service_tier",
     "store",
     "stream_options",
+    "ttrl",
     "modalities",
     "verbosity",
     "prediction",
@@ -221,9 +232,11 @@ DROPPED: Final = (
     "echo",
     "best_of",
 )
-"""Accepted and never passed on. `store` and `stream_options` are obeyed by the gateway itself."""
+"""Accepted and never passed on. `store`, `stream_options` and `ttrl` are obeyed by the gateway
+itself.
+"""
 
-OBEYED: Final = ("model", "store", "stream_options")
+OBEYED: Final = ("model", "store", "stream_options", "ttrl")
 """What the gateway itself decides or obeys; the engine hears its own version of it, or nothing."""
 
 DROPPED_FROM_MESSAGES: Final = ("refusal", "annotations")

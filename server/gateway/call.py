@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -72,13 +74,22 @@ class Call:
             )
         )
 
-    def open(self) -> AbstractAsyncContextManager[ClientResponse]:
-        """Ask an engine; see `Upstream.post`. Nothing of the client's headers is passed on."""
-        body = self.asked.upstream | {
+    def open(
+        self, changes: Mapping[str, Any] = MappingProxyType({}), *, suffix: str = ""
+    ) -> AbstractAsyncContextManager[ClientResponse]:
+        """Ask an engine; see `Upstream.post`. Nothing of the client's headers is passed on.
+
+        Args:
+            changes: fields that the engine gets beside, or instead of, the client's.
+            suffix: makes the request's id another one, where the engine is asked again.
+        """
+        body = {
+            **self.asked.upstream,
+            **changes,
             "model": self.version.engine_name,
             "cache_salt": self.caller.cache_salt,
         }
-        headers = {"Content-Type": "application/json", "X-Request-Id": self.request_id}
+        headers = {"Content-Type": "application/json", "X-Request-Id": self.request_id + suffix}
         path = COMPLETIONS if self.asked.route == "completions" else CHAT
         asking = self.deps.upstream.post(path, msgspec.json.encode(body), headers, self.version)
         trace = self.seen.trace

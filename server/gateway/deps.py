@@ -12,6 +12,7 @@ from server.engine.registry import AdapterRegistry
 from server.gateway.admission import Admission
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
+from server.gateway.votes.poll import Judge
 from server.observability.traces import Traces
 from server.tenants import TenantDirectory
 
@@ -28,5 +29,6 @@ class GatewayDeps:
     recorder: Recorder
     clock: Clock
     database: Database
+    judge: Judge
     admission: Admission
     traces: Traces | None = None

@@ -20,6 +20,8 @@ from server.gateway.demand import estimated_tokens, num_answers, used_tokens
 from server.gateway.deps import GatewayDeps
 from server.gateway.parsing import Asked
 from server.gateway.relay import relay_stream, relay_whole
+from server.gateway.votes.plan import plan_vote
+from server.gateway.votes.relay import relay_vote
 from server.observability.requests import observed
 
 Parse = Callable[[bytes, Settings], Asked]
@@ -51,7 +53,8 @@ class Exchange(Response):
             with visit.body():
                 body = await read_body(scope, receive, deps.settings)
             asked = self._parse(body, deps.settings)
-            answers = num_answers(asked)
+            plan = plan_vote(asked, caller.settings, deps.settings.max_votes)
+            answers = plan.votes if plan else num_answers(asked)
             tokens = estimated_tokens(asked, len(body), answers)
             async with visit.seat(receive, answers, tokens):
                 version = await deps.tenants.resolve(caller, asked.model)
@@ -62,5 +65,8 @@ class Exchange(Response):
                     deps, caller, asked, version, started, created_at, visit.headers(), seen=seen
                 )
                 held.callback(call.sum_up)
-                await (relay_stream if asked.stream else relay_whole)(call, receive, send)
+                if plan is not None:
+                    await relay_vote(call, plan, receive, send)
+                else:
+                    await (relay_stream if asked.stream else relay_whole)(call, receive, send)
                 visit.settle(used_tokens(call, tokens))

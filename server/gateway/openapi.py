@@ -36,6 +36,8 @@ FIELDS: Final[dict[str, str]] = {
     "response_format": "Text, a JSON object, or JSON that follows a schema.",
     "stream": "Answer as server-sent events.",
     "stream_options": "`include_usage`: a last event with the token counts.",
+    "ttrl": "Ours: `votes`, the most answers to vote with, and `confidence`, how sure the vote is"
+    " to be before it ends early.",
     "store": "False: the request is neither logged nor learned from. Default true.",
     "user": "Accepted and not used.",
     "metadata": "Accepted and not used.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from server.gateway.allowlist import (
     Common,
     CompletionRequest,
     Message,
+    VoteOptions,
 )
 from server.gateway.rendering import Render, plain
 
@@ -45,7 +46,7 @@ class Asked:
     `upstream` is what the engine gets, but for what is decided later (its `model`, the salt).
     `params` is what the log keeps beside the prompt, which is in the words of chat (or text)
     completions on every route. `render` words the answer. `reason` says why the prompt cannot be
-    learned from; None: it can.
+    learned from; None: it can. `vote` is what it says about votes, of chats only.
     """
 
     route: RouteName
@@ -57,6 +58,7 @@ class Asked:
     render: Render
     store: bool
     reason: str | None
+    vote: VoteOptions | None = None
 
 
 def parse_chat(body: bytes, settings: Settings) -> Asked:
@@ -88,7 +90,8 @@ def chat_asked(route: RouteName, request: ChatRequest, body: bytes, render: Rend
     for message in messages:
         for name in DROPPED_FROM_MESSAGES:
             message.pop(name, None)
-    return _asked(route, request, upstream, messages, body, _chat_reason(request), render)
+    asked = _asked(route, request, upstream, messages, body, _chat_reason(request), render)
+    return asked if request.ttrl is None else replace(asked, vote=request.ttrl)
 
 
 def parse_completion(body: bytes, settings: Settings) -> Asked:

@@ -8,6 +8,7 @@ the generation.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import ClientResponse
@@ -23,6 +24,7 @@ from server.gateway.transcript import read_chunk
 
 MAX_ANSWER_BYTES: Final = 64 * 2**20
 DRAIN_S: Final = 1.0
+WENT_AWAY: Final = "The engine went away before it had finished."
 TOO_SLOW: Final = "The engine did not answer in time."
 
 
@@ -46,7 +48,15 @@ async def relay_whole(call: Call, receive: Receive, send: Send) -> None:
     if chunk.error is not None:
         raise engine_error(500, data, hidden={})
     call.transcript.add(chunk)
-    body = call.rendering().whole(data, chunk)
+    await send_whole(call, call.rendering().whole(data, chunk), send)
+
+
+async def send_whole(call: Call, body: bytes, send: Send) -> None:
+    """Log the call, then send the answer.
+
+    Raises:
+        LogUnavailable: it is not stored; nothing was sent.
+    """
     await call.record("ok")
     length = (b"content-length", str(len(body)).encode())
     headers = [*call.headers(b"application/json"), length]
@@ -70,11 +80,20 @@ async def relay_stream(call: Call, receive: Receive, send: Send) -> None:
         TTRLError: something went wrong before the first event; nothing was sent.
         ClientLeft: the client left; the call is logged as aborted, as far as it came.
     """
+    await stream(call, receive, send, _relay_events)
+
+
+async def stream(call: Call, receive: Receive, send: Send, produce: Produce) -> None:
+    """Answer with the events that `produce` sends, and with what ends them.
+
+    Raises:
+        TTRLError, ClientLeft: as `relay_stream`.
+    """
     rendering = call.rendering()
-    out = _EventStream(call, send, rendering)
+    out = EventStream(call, send, rendering)
     try:
-        async with watched(receive, call.deps.settings.request_timeout_s), call.open() as response:
-            await _pump(call, response, out, rendering)
+        async with watched(receive, call.deps.settings.request_timeout_s):
+            await produce(call, out, rendering)
         end = rendering.end()
         await call.record("ok")
     except ClientLeft:
@@ -90,7 +109,7 @@ async def relay_stream(call: Call, receive: Receive, send: Send) -> None:
         await out.close(end)
 
 
-async def _fail(call: Call, out: _EventStream, error: TTRLError) -> None:
+async def _fail(call: Call, out: EventStream, error: TTRLError) -> None:
     """Tell the client in the way that is still open."""
     if not out.is_open:
         raise error
@@ -98,8 +117,13 @@ async def _fail(call: Call, out: _EventStream, error: TTRLError) -> None:
     await out.fail(error)
 
 
+async def _relay_events(call: Call, out: EventStream, rendering: Rendering) -> None:
+    async with call.open() as response:
+        await _pump(call, response, out, rendering)
+
+
 async def _pump(
-    call: Call, response: ClientResponse, out: _EventStream, rendering: Rendering
+    call: Call, response: ClientResponse, out: EventStream, rendering: Rendering
 ) -> None:
     """Pass events on until `[DONE]`, which is kept back."""
     splitter = EventSplitter()
@@ -113,12 +137,12 @@ async def _pump(
                 await out.send(b"".join(relay.ready))
                 relay.ready.clear()
         if is_done:
-            await _drain(response)
+            await drain(response)
             return
-    raise EngineUnavailable("The engine went away before it had finished.")
+    raise EngineUnavailable(WENT_AWAY)
 
 
-async def _drain(response: ClientResponse) -> None:
+async def drain(response: ClientResponse) -> None:
     """Read the end of the body, so that the connection can be used again."""
     try:
         async with asyncio.timeout(DRAIN_S):
@@ -164,7 +188,7 @@ class _EventRelay:
             self.ready.append(events)
 
 
-class _EventStream:
+class EventStream:
     """The response: opened by the first event, so that an error before it has a status."""
 
     def __init__(self, call: Call, send: Send, rendering: Rendering) -> None:
@@ -174,7 +198,7 @@ class _EventStream:
         self._rendering = rendering
 
     async def send(self, data: bytes) -> None:
-        """Send whole events."""
+        """Send whole events, or comments."""
         await self._open()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
@@ -198,3 +222,6 @@ class _EventStream:
             (b"x-accel-buffering", b"no"),  # proxies must not collect events
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+Produce = Callable[[Call, EventStream, Rendering], Awaitable[None]]

@@ -123,16 +123,23 @@ class Transcript:
 
     def answers(self) -> tuple[LoggedAnswer, ...]:
         """The answers by choice, whole or as far as they came."""
-        return tuple(
-            LoggedAnswer(
-                choice=index,
-                text="".join(answer.pieces),
-                tool_calls=[answer.tool_calls[at] for at in sorted(answer.tool_calls)] or None,
-                finish_reason=answer.finish_reason,
-                reasoning="".join(answer.reasoning) or None,
-            )
-            for index, answer in sorted(self._answers.items())
+        return tuple(map(self.answer, sorted(self._answers)))
+
+    def answer(self, choice: int) -> LoggedAnswer:
+        """One of them. Raises KeyError if there is none."""
+        answer = self._answers[choice]
+        return LoggedAnswer(
+            choice=choice,
+            text="".join(answer.pieces),
+            tool_calls=[answer.tool_calls[at] for at in sorted(answer.tool_calls)] or None,
+            finish_reason=answer.finish_reason,
+            reasoning="".join(answer.reasoning) or None,
         )
+
+    def put_first(self, choice: int) -> None:
+        """Make an answer number 0; the others follow in their order."""
+        order = [choice, *(index for index in sorted(self._answers) if index != choice)]
+        self._answers = {place: self._answers[index] for place, index in enumerate(order)}
 
 
 def _merge(calls: dict[int, dict[str, Any]], position: int, piece: dict[str, Any]) -> None:

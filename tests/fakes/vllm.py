@@ -21,7 +21,8 @@ On a real socket: async with serve(fake) as url: ...      # in the test's event 
 A `Fault` applies to one request: `hold` is an `asyncio.Event` that is waited for first (the engine
 notices a client that leaves meanwhile), `status` answers an error in vLLM's shape, `drop_after=k`
 breaks the connection after k streamed events (or in the middle of a plain body), `error_after=k`
-sends vLLM's error event and `[DONE]` after k events, `garbage` answers 200 with these bytes.
+sends vLLM's error event and `[DONE]` after k events, `stall_after=k` sends no more than k events
+and waits until the client leaves, `garbage` answers 200 with these bytes.
 
 `fake.in_flight`, `fake.peak_in_flight` and `fake.num_aborted` (clients that left) count
 generations; `await fake.arrived(n)` waits until n generations came in, `await fake.called(path, n)`

@@ -33,6 +33,7 @@ class Fault:
     message: str = "scripted"
     drop_after: int | None = None
     error_after: int | None = None
+    stall_after: int | None = None
     garbage: bytes | None = None
 
 
@@ -116,6 +117,8 @@ class Call:
             if at == fault.error_after:
                 yield wire.event(Problem(500, fault.message, "InternalServerError").body())
                 return
+            if at == fault.stall_after:
+                await self.wait(asyncio.Event().wait())
             await self.wait(asyncio.sleep(delay_s))
             yield event
 

@@ -171,17 +171,22 @@ def _cut(text: str, stop: str | list[str] | None) -> tuple[str, str | None]:
 def stream_events(plan: Plan, body: dict[str, Any], is_chat: bool, size: int) -> list[bytes]:
     """The events of a stream but `[DONE]`: choices interleaved, as a real batch's are."""
     head, events = plan.head, list[dict[str, Any]]()
-    if is_chat:
-        events += [wire.chat_opening(head, choice.index) for choice in plan.choices]
+    options = body.get("stream_options") or {}
+    size = max(size, body.get("stream_interval") or 1)
+
+    def add(event: dict[str, Any], num_tokens: int) -> None:  # of this choice, so far
+        if options.get("continuous_usage_stats"):
+            event["usage"] = wire.usage(head, num_tokens)
+        events.append(event)
+
+    for choice in plan.choices if is_chat else ():
+        add(wire.chat_opening(head, choice.index), 0)
     delta = wire.chat_delta if is_chat else wire.completion_delta
     for start in range(0, plan.num_tokens, size):
         for choice in plan.choices:
             if start < len(choice.token_ids):
-                events.append(delta(head, choice, start, start + size))
-    options = body.get("stream_options") or {}
-    if options.get("continuous_usage_stats"):
-        for event in events:  # a running total; tests look at the prompt's share of it
-            event["usage"] = wire.usage(head, 0)
+                end = min(start + size, len(choice.token_ids))
+                add(delta(head, choice, start, start + size), end)
     if options.get("include_usage"):
         kind = "chat.completion.chunk" if is_chat else "text_completion"
         total = wire.usage(head, sum(len(c.token_ids) for c in plan.choices))

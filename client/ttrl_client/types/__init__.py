@@ -33,6 +33,7 @@ from ttrl_client.types._settings import (
     StopRules,
     TenantSettings,
     View,
+    Voting,
 )
 from ttrl_client.types._status import EngineStatus, Status
 from ttrl_client.types._tenants import (
@@ -91,6 +92,7 @@ __all__ = [
     "TenantUpdate",
     "Version",
     "View",
+    "Voting",
     "Wire",
     "WireInput",
     "check_tenant_name",

@@ -321,6 +321,31 @@ class AnswerOptions(WireInput):
     )
 
 
+class Voting(WireInput):
+    """Majority answers: a chat is answered several times, and one of the majority is returned."""
+
+    votes: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Most answers sampled for a request that does not say; 1: no vote.",
+    )
+    max_votes: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Most that a request may ask for. Unset: the server's bound, which always "
+        "holds.",
+    )
+    confidence: float = Field(
+        default=0.95,
+        gt=0.5,
+        le=1,
+        description="How sure a vote is decided (Beta criterion); 1: only when nothing that is to "
+        "come could change it.",
+    )
+
+
 class TenantSettings(WireInput):
     """Everything that is decided per tenant."""
 
@@ -349,6 +374,7 @@ class TenantSettings(WireInput):
     learning: Learning = Field(default=Learning(), description="How a cycle learns.")
     gate: Gate = Field(default=Gate(), description="What a candidate must prove.")
     limits: Limits = Field(default=Limits(), description="How much traffic is served.")
+    voting: Voting = Field(default=Voting(), description="How many answers a chat is voted on.")
 
     @model_validator(mode="after")
     def _kind_has_its_options(self) -> TenantSettings:

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
-from server.gateway.allowlist import MAX_STOPS, MAX_TOOLS, REFUSED, Count, Name, Object, StopText
+from server.gateway.allowlist import (
+    MAX_STOPS,
+    MAX_TOOLS,
+    REFUSED,
+    Count,
+    Name,
+    Object,
+    StopText,
+    VoteOptions,
+)
 
 
 class TextBlock(
@@ -139,7 +148,9 @@ class CountRequest(Conversation, forbid_unknown_fields=True, omit_defaults=True,
 
 
 class MessagesRequest(Conversation, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """The body of `POST /v1/messages`; `store` is ours, as on the other routes."""
+    """The body of `POST /v1/messages`; `store` and `ttrl` are ours, as on the other
+    routes.
+    """
 
     max_tokens: Count
     temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -151,12 +162,13 @@ class MessagesRequest(Conversation, forbid_unknown_fields=True, omit_defaults=Tr
     metadata: Object | None = None
     service_tier: str | None = None
     inference_geo: str | None = None
+    ttrl: VoteOptions | None = None
 
 
 DROPPED_MESSAGES: Final = ("metadata", "service_tier", "inference_geo", "cache_control")
 """Accepted and never passed on. The engine's prefix cache needs no `cache_control`."""
 
-OBEYED_MESSAGES: Final = ("model", "store")
+OBEYED_MESSAGES: Final = ("model", "store", "ttrl")
 
 REFUSED_MESSAGES: Final[dict[str, str]] = REFUSED | {
     "mcp_servers": "names servers that would be called from here, and none is",

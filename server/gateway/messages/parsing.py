@@ -46,6 +46,7 @@ def parse_messages(body: bytes, settings: Settings) -> Asked:
         stop=request.stop_sequences or None,
         stream=request.stream,
         store=request.store,
+        ttrl=request.ttrl,
         response_format=_response_format(request),
         reasoning_effort=_effort(request),
         **_tools(request),

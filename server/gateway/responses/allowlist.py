@@ -18,6 +18,7 @@ from server.gateway.allowlist import (
     Name,
     Object,
     Sampling,
+    VoteOptions,
 )
 
 MAX_ITEMS: Final = 65_536  # the bound that counts comes from the settings, as for messages
@@ -132,6 +133,7 @@ class ResponsesRequest(Sampling, forbid_unknown_fields=True, omit_defaults=True,
     prompt_cache_key: str | None = None
     prompt_cache_options: Object | None = None
     prompt_cache_retention: str | None = None
+    ttrl: VoteOptions | None = None
     truncation: Literal["disabled"] | None = None
     background: Literal[False] | None = None
     previous_response_id: None = None
@@ -157,7 +159,7 @@ DROPPED_RESPONSES: Final = (
 )
 """Accepted and never passed on; `metadata` and `user` are given back in the answer."""
 
-OBEYED_RESPONSES: Final = ("model", "store", "include")
+OBEYED_RESPONSES: Final = ("model", "store", "include", "ttrl")
 
 _STATELESS = "needs responses to be kept, and none is: send the whole conversation in `input`"
 

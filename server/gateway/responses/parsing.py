@@ -47,6 +47,7 @@ def parse_responses(body: bytes, settings: Settings) -> Asked:
         reasoning_effort=request.reasoning.effort if request.reasoning else None,
         logprobs=True if with_logprobs else None,
         top_logprobs=request.top_logprobs if with_logprobs else None,
+        ttrl=request.ttrl,
         **_tools(request),
         **{name: getattr(request, name) for name in chat.SAMPLING},
     )

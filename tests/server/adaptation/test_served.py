@@ -35,6 +35,7 @@ def query(**params: Any) -> ServedQuery:
         {"top_p": None, "seed": None, "stop": None},
         {"max_tokens": 10},
         {"response_format": {"type": "text"}},
+        {"ttrl": {"votes": 16, "confidence": 0.95}},
     ],
 )
 def test_settings_that_change_nothing_are_those_of_sampling(params: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.routes import gateway_router
 from server.gateway.upstream import Upstream
+from server.gateway.votes.judge import VoteJudge
 from server.http_errors import install_error_handlers
 from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory, version_engine_name
@@ -185,9 +186,19 @@ async def _deps(
     await recorder.start()
     held.push_async_callback(recorder.stop)
     clock = SystemClock()
-    admission = Admission(settings)
+    judge = VoteJudge()
+    held.push_async_callback(judge.stop)
     return GatewayDeps(
-        settings, tenants, pool, registry, upstream, recorder, clock, database, admission
+        settings,
+        tenants,
+        pool,
+        registry,
+        upstream,
+        recorder,
+        clock,
+        database,
+        judge,
+        Admission(settings),
     )
 
 
