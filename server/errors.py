@@ -15,6 +15,7 @@ TTRLError
  +- Overloaded 429           too many requests in flight
  +- Unavailable 503          the engine or the database is away; carries Retry-After
  |   +- EngineUnavailable
+ |   |   +- EngineSilent     it took too long to answer
  |   +- LogUnavailable
  +- EngineFailed 502         the engine answered something that makes no sense
  |   +- AdapterDamaged 409   a version's files are not what was published
@@ -181,6 +182,10 @@ class EngineUnavailable(Unavailable):
     """No engine can be reached, or it is starting."""
 
     code = "engine_unavailable"
+
+
+class EngineSilent(EngineUnavailable):
+    """The engine accepts connections, but does not answer in time."""
 
 
 class LogUnavailable(Unavailable):

@@ -35,6 +35,7 @@ class Readiness(BaseModel):
     """What is degraded."""
 
     engines: Literal["ok", "away"]
+    aside: list[str] = Field(description="Engines that get no requests, and why.")
     database: Literal["ok", "away", "behind"]
     log: LogHealth
 
@@ -65,7 +66,7 @@ def health_router(parts: Parts) -> APIRouter:
         if engines == "away" or database == "behind" or not parts.recorder.can_serve:
             response.status_code = 503
         log = _log_health(parts.recorder.status)
-        return Readiness(engines=engines, database=database, log=log)
+        return Readiness(engines=engines, aside=parts.pool.aside, database=database, log=log)
 
     return router
 

@@ -43,6 +43,11 @@ class Caller:
     cache_salt: str  # keeps the tenants' prefix caches apart
 
 
+def cache_salt(tenant_id: int) -> str:
+    """What keeps a tenant's prefix cache apart from the others'."""
+    return f"tenant-{tenant_id}"
+
+
 def version_engine_name(tenant_id: int, tenant: str, number: int) -> str:
     """The engine's name of a published version; ids are never reused, so it is unique for ever."""
     return f"t{tenant_id}-{tenant}--v{number}"
@@ -102,7 +107,7 @@ class TenantDirectory:
         if tenant is None:
             raise Unauthorized("The API key is not valid.")
         live = await self._version(tenant.id, tenant.name, tenant.live_version)
-        return Caller(tenant.id, tenant.name, live, cache_salt=f"tenant-{tenant.id}")
+        return Caller(tenant.id, tenant.name, live, cache_salt=cache_salt(tenant.id))
 
     async def _version(self, tenant_id: int, tenant: str, number: int) -> VersionRef:
         if number == 0:

@@ -12,11 +12,11 @@ from time import perf_counter
 from typing import Any, Literal
 
 import msgspec
-from aiohttp import ClientResponse
 
 from server.db.log import LogEntry
 from server.errors import LogUnavailable
 from server.gateway.deps import GatewayDeps
+from server.gateway.engine_answer import EngineAnswer
 from server.gateway.parsing import Asked
 from server.gateway.rendering import Names, Rendering
 from server.gateway.transcript import Transcript
@@ -66,7 +66,7 @@ class Call:
             )
         )
 
-    def open(self) -> AbstractAsyncContextManager[ClientResponse]:
+    def open(self) -> AbstractAsyncContextManager[EngineAnswer]:
         """Ask an engine; see `Upstream.post`. Nothing of the client's headers is passed on."""
         body = self.asked.upstream | {
             "model": self.version.engine_name,
@@ -74,7 +74,13 @@ class Call:
         }
         headers = {"Content-Type": "application/json", "X-Request-Id": self.request_id}
         path = COMPLETIONS if self.asked.route == "completions" else CHAT
-        return self.deps.upstream.post(path, msgspec.json.encode(body), headers, self.version)
+        return self.deps.upstream.post(
+            path,
+            msgspec.json.encode(body),
+            headers,
+            self.version,
+            tenant=self.caller.cache_salt,
+        )
 
     def headers(self, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The response's headers."""

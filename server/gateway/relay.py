@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from aiohttp import ClientResponse
 from starlette.types import Receive, Send
 
 from server.errors import EngineFailed, EngineUnavailable, LogUnavailable, TTRLError
 from server.gateway.call import Call
 from server.gateway.client_side import ClientLeft, watched
+from server.gateway.engine_answer import EngineAnswer
 from server.gateway.engine_errors import engine_error
 from server.gateway.rendering import Rendering
 from server.gateway.sse import DONE, EventSplitter, payload
@@ -54,7 +54,7 @@ async def relay_whole(call: Call, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _read_whole(response: ClientResponse) -> bytes:
+async def _read_whole(response: EngineAnswer) -> bytes:
     parts = bytearray()
     async for part in response.content.iter_any():
         parts += part
@@ -99,7 +99,7 @@ async def _fail(call: Call, out: _EventStream, error: TTRLError) -> None:
 
 
 async def _pump(
-    call: Call, response: ClientResponse, out: _EventStream, rendering: Rendering
+    call: Call, response: EngineAnswer, out: _EventStream, rendering: Rendering
 ) -> None:
     """Pass events on until `[DONE]`, which is kept back."""
     splitter = EventSplitter()
@@ -118,7 +118,7 @@ async def _pump(
     raise EngineUnavailable("The engine went away before it had finished.")
 
 
-async def _drain(response: ClientResponse) -> None:
+async def _drain(response: EngineAnswer) -> None:
     """Read the end of the body, so that the connection can be used again."""
     try:
         async with asyncio.timeout(DRAIN_S):

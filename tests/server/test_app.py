@@ -71,7 +71,12 @@ async def test_it_is_alive_without_an_engine(http: httpx.AsyncClient) -> None:
 async def test_it_is_not_ready_without_an_engine(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"engines": "away", "database": "ok", "log": LOG_OK}
+    assert response.json() == {
+        "engines": "away",
+        "aside": ["engine 1: It has not answered yet."],
+        "database": "ok",
+        "log": LOG_OK,
+    }
 
 
 async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
@@ -83,7 +88,7 @@ async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
         http = await held.enter_async_context(client_of(parts))
         response = await http.get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"engines": "ok", "database": "ok", "log": LOG_OK}
+    assert response.json() == {"engines": "ok", "aside": [], "database": "ok", "log": LOG_OK}
 
 
 async def test_it_is_ready_while_its_database_is_away(settings: Settings) -> None:
@@ -97,7 +102,7 @@ async def test_it_is_ready_while_its_database_is_away(settings: Settings) -> Non
         response = await http.get("/readyz")
         await nowhere.close()
     assert response.status_code == 200
-    assert response.json() == {"engines": "ok", "database": "away", "log": LOG_OK}
+    assert response.json() == {"engines": "ok", "aside": [], "database": "away", "log": LOG_OK}
 
 
 async def test_it_is_not_ready_on_a_database_behind(parts: Parts, http: httpx.AsyncClient) -> None:
