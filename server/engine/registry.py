@@ -162,6 +162,8 @@ class AdapterRegistry:
     async def reconcile(self, engine: Engine) -> bool:
         """Load what is wanted, unload what is not; whether the engine may serve."""
         wanted = await self._current_wanted()
+        for name in engine.loaded:  # perhaps by a worker, for a swap that comes
+            self._used_at.setdefault(name, self._clock())
         if engine.state != "ready":  # a new process may do what the old one failed at
             self._failures = {k: v for k, v in self._failures.items() if v.url != engine.url}
         try:

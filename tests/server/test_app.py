@@ -71,12 +71,10 @@ async def test_it_is_alive_without_an_engine(http: httpx.AsyncClient) -> None:
 async def test_it_is_not_ready_without_an_engine(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {
-        "engines": "away",
-        "aside": ["engine 1: It has not answered yet."],
-        "database": "ok",
-        "log": LOG_OK,
-    }
+    body = response.json()
+    (why,) = body.pop("aside")
+    assert why.startswith("engine 1: It ")
+    assert body == {"engines": "away", "database": "ok", "log": LOG_OK}
 
 
 async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
