@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu bench-swaps bench-contention lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -67,6 +67,12 @@ $(TRL)/.ready: benchmarks/peers/trl/requirements.txt $(VENV)/.ready
 	test -x $(TRL)/bin/python || $(UV) venv -q --python $(BIN)/python $(TRL)
 	$(UV) pip sync -q $(TORCH) --python $(TRL)/bin/python $<
 	@touch $@
+
+bench-swaps: setup ## 500 swaps under streaming load, and more tenants than LoRA slots
+	$(BIN)/python -m benchmarks.swaps
+
+bench-contention: setup ## users' latency while a tenant adapts, against without
+	$(BIN)/python -m benchmarks.contention
 
 bench-gpu: setup ## time and memory of an update on a GPU; without one it only says so
 	$(BIN)/python -m benchmarks.gpu

@@ -62,7 +62,10 @@ class Settings(BaseSettings):
 
     engine_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Comma-separated URLs of engines; empty: supervise one vLLM child.",
+        description="Comma-separated URLs of engines; empty: supervise vLLM children.",
+    )
+    engine_count: int = Field(
+        default=1, ge=1, le=64, description="Supervised vLLM children; on GPUs each has one device."
     )
     engine_args: str = Field(
         default="", description="Extra arguments for the supervised vLLM, shell-quoted."
@@ -77,10 +80,24 @@ class Settings(BaseSettings):
     )
     engine_max_seqs: int = Field(default=256, ge=1, description="vLLM's `--max-num-seqs`.")
     engine_max_loras: int = Field(
-        default=8, ge=3, description="LoRA slots: live versions in use at once, plus two."
+        default=8, ge=3, description="LoRA slots: versions in use at once, plus two."
     )
     engine_max_cpu_loras: int = Field(
         default=32, ge=3, description="Adapters that the engine keeps in host memory."
+    )
+    engine_keep_s: float = Field(
+        default=60, ge=0, description="How long a superseded version nobody uses stays loaded."
+    )
+    engine_load_timeout_s: float = Field(
+        default=30, gt=0, description="An engine that loads an adapter for longer is put aside."
+    )
+    engine_silence_s: float = Field(
+        default=10, gt=0, description="A serving engine that is silent for longer is put aside."
+    )
+    swap_warm_s: float = Field(
+        default=2,
+        ge=0,
+        description="How long a promotion may fill the new version's prefix cache; 0: not at all.",
     )
     engine_start_timeout_s: float = Field(
         default=300, gt=0, description="How long a starting engine may take."

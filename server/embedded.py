@@ -1,6 +1,6 @@
-"""The children of `ttrl-server serve`: the engine, and the worker.
+"""The children of `ttrl-server serve`: the engines, and the worker.
 
-Both run under a guard, so that they end with this process, however it ends. The web process answers
+They run under guards, so that they end with this process, however it ends. The web process answers
 from its first second: with 503 until the engine is there.
 """
 
@@ -36,12 +36,13 @@ class Embedded:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._engine = None if settings.engine_urls else EngineSupervisor(settings)
+        numbers = range(1, 1 if settings.engine_urls else settings.engine_count + 1)
+        self._engines = [EngineSupervisor(settings, number=number) for number in numbers]
 
     @property
     def engine_urls(self) -> tuple[str, ...]:
         """Where the engines answer, or will."""
-        return self._settings.engine_urls if self._engine is None else (self._engine.url,)
+        return self._settings.engine_urls or tuple(engine.url for engine in self._engines)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -53,14 +54,13 @@ class Embedded:
         finally:
             bringing_up.cancel()
             await asyncio.gather(bringing_up, return_exceptions=True)
-            if self._engine is not None:
-                await self._engine.stop()
+            await asyncio.gather(*(engine.stop() for engine in self._engines))
 
     async def _bring_up(self) -> None:
         async with asyncio.TaskGroup() as starting:
             starting.create_task(ensure_identity(self._settings))
-            if self._engine is not None:
-                starting.create_task(self._engine.start())
+            for engine in self._engines:
+                starting.create_task(engine.start())
         if self._settings.worker:
             await self._keep_worker()
 

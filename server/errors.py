@@ -17,6 +17,7 @@ TTRLError
  +- Overloaded 429           more than this tenant may have
  +- Unavailable 503          the engine or the database is away; carries Retry-After
  |   +- EngineUnavailable
+ |   |   +- EngineSilent     it took too long to answer
  |   +- ServerFull           more than the server can take from all tenants together
  |   +- LogUnavailable
  +- EngineFailed 502         the engine answered something that makes no sense
@@ -207,6 +208,10 @@ class ServerFull(Unavailable):
     """All seats are taken, and nobody more may wait for one."""
 
     code = "server_full"
+
+
+class EngineSilent(EngineUnavailable):
+    """The engine accepts connections, but does not answer in time."""
 
 
 class LogUnavailable(Unavailable):

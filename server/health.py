@@ -35,6 +35,7 @@ class Readiness(BaseModel):
     """What is degraded."""
 
     engines: Literal["ok", "away"]
+    aside: list[str] = Field(description="Engines that get no requests, and why.")
     database: Literal["ok", "away", "behind"]
     keys: Literal["ok", "away"] = Field(
         description="away: the database is, and no key was used lately: nobody can be let in."
@@ -71,7 +72,9 @@ def health_router(parts: Parts) -> APIRouter:
         if not can_serve or database == "behind":
             response.status_code = 503
         log = _log_health(parts.recorder.status)
-        return Readiness(engines=engines, database=database, keys=keys, log=log)
+        return Readiness(
+            engines=engines, aside=parts.pool.aside, database=database, keys=keys, log=log
+        )
 
     return router
 

@@ -17,7 +17,9 @@ from server.config import Settings
 from server.db.engine import Database
 from server.engine.integrity import verifier
 from server.engine.pool import EnginePool
+from server.engine.probe import ModelProbe
 from server.engine.registry import AdapterRegistry
+from server.engine.warm import Warmer
 from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
@@ -28,6 +30,8 @@ from server.observability.traces import Traces, open_traces
 from server.presence import Presence
 from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory
+
+KEPT_SLOTS = 2  # of an engine's LoRA slots: one for a tenant that swaps, one for a cycle's samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +71,8 @@ class Parts:
             served_model_name=settings.served_model_name,
             cache_s=settings.tenant_cache_s,
         )
-        pool = EnginePool(engine_urls, poll_s=settings.engine_poll_s)
-        registry = AdapterRegistry(
-            pool,
-            wanted=tenants.live_versions,
-            max_adapters=settings.engine_max_cpu_loras,
-            verify=verifier(AdapterStore(settings.adapters_dir)),
-        )
+        pool = _pool(settings, engine_urls)
+        registry = _registry(settings, pool, tenants)
         metrics = Metrics(max_tenants=settings.metrics_tenants)
         return cls(
             settings=settings,
@@ -129,6 +128,7 @@ class Parts:
             registry=self.registry,
             clock=self.clock,
             identity_dir=self.identity_dir,
+            warmer=Warmer(self.pool, timeout_s=self.settings.swap_warm_s),
         )
 
     @asynccontextmanager
@@ -154,3 +154,24 @@ class Parts:
             gc.collect()
             gc.freeze()  # what is here stays: a collection need not look through it
             yield
+
+
+def _pool(settings: Settings, engine_urls: Sequence[str]) -> EnginePool:
+    return EnginePool(
+        engine_urls,
+        poll_s=settings.engine_poll_s,
+        num_slots=settings.engine_max_loras - KEPT_SLOTS,
+        silence_s=settings.engine_silence_s,
+    )
+
+
+def _registry(settings: Settings, pool: EnginePool, tenants: TenantDirectory) -> AdapterRegistry:
+    return AdapterRegistry(
+        pool,
+        wanted=tenants.live_versions,
+        keep_s=settings.engine_keep_s,
+        max_adapters=max(settings.engine_max_cpu_loras, settings.engine_max_loras) - KEPT_SLOTS,
+        load_timeout_s=settings.engine_load_timeout_s,
+        verify=verifier(AdapterStore(settings.adapters_dir)),
+        probe=ModelProbe(),
+    )

@@ -57,6 +57,11 @@ class Caller:
         return self.settings.limits
 
 
+def cache_salt(tenant_id: int) -> str:
+    """What keeps a tenant's prefix cache apart from the others'."""
+    return f"tenant-{tenant_id}"
+
+
 def version_engine_name(tenant_id: int, tenant: str, number: int) -> str:
     """The engine's name of a published version; ids are never reused, so it is unique for ever."""
     return f"t{tenant_id}-{tenant}--v{number}"
@@ -123,7 +128,7 @@ class TenantDirectory:
             raise Unauthorized("The API key is not valid.")
         live = await self._version(tenant.id, tenant.name, tenant.live_version)
         settings = self._settings_of(tenant.id, tenant.settings)
-        return Caller(tenant.id, tenant.name, live, f"tenant-{tenant.id}", settings)
+        return Caller(tenant.id, tenant.name, live, cache_salt(tenant.id), settings)
 
     def _settings_of(self, tenant_id: int, stored: dict[str, Any]) -> TenantSettings:
         """Read anew only where they changed: keys are looked up much more often."""

@@ -38,6 +38,7 @@ from server.engine.identity import ensure_identity, model_digest
 from server.engine.model_files import check_model
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
+from server.engine.warm import Warmer
 from server.errors import LeaseLost, TTRLError
 from server.logs import configure_logging
 from server.observability.traces import open_traces
@@ -225,11 +226,14 @@ async def _tools(
             database=database,
             clock=SystemClock(),
             sampler=Sampler(pool, patience_s=settings.engine_start_timeout_s),
-            loader=AdapterRegistry(pool, wanted=no_versions),
+            loader=AdapterRegistry(
+                pool, wanted=no_versions, load_timeout_s=settings.engine_load_timeout_s
+            ),
             trainer=trainer,
             judge=judge,
             store=AdapterStore(settings.adapters_dir),
             identity_dir=identity,
             base_digest=digest,
             traces=traces,
+            warmer=Warmer(pool, timeout_s=settings.swap_warm_s),
         )

@@ -189,6 +189,7 @@ async def go_live(run: Run, number: int) -> Ending:
                 run.tools.loader,
                 run.tools.clock,
                 identity_dir=run.tools.identity_dir,
+                warmer=run.tools.warmer,
                 tenant_id=run.lease.tenant_id,
                 to_version=number,
                 reason="promoted",

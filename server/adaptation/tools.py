@@ -14,6 +14,7 @@ from server.adaptation.sampler import Sampler
 from server.clock import Clock
 from server.config import Settings
 from server.db.engine import Database
+from server.engine.warm import Warmer
 from server.observability.traces import Traces
 from server.swap import Loader
 
@@ -69,3 +70,4 @@ class Tools:
     identity_dir: Path  # version 0's
     base_digest: str  # of the base model's files, for manifests
     traces: Traces | None = None
+    warmer: Warmer | None = None  # fills a version's prefix cache before it goes live

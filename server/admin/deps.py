@@ -13,6 +13,7 @@ from server.auth import Keys
 from server.clock import Clock
 from server.config import Settings
 from server.db.engine import Database
+from server.engine.warm import Warmer
 from server.swap import Loader
 from server.tenants import TenantDirectory
 
@@ -24,6 +25,8 @@ class EngineView(Protocol):
     def url(self) -> str: ...
     @property
     def state(self) -> Literal["starting", "ready", "away"]: ...
+    @property
+    def reason(self) -> str | None: ...
     @property
     def in_flight(self) -> int: ...
     @property
@@ -49,6 +52,7 @@ class AdminDeps:
     registry: Loader
     clock: Clock
     identity_dir: Path  # version 0's directory
+    warmer: Warmer | None = None  # for promotions
 
 
 def admin_deps(request: Request) -> AdminDeps:

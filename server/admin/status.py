@@ -28,6 +28,7 @@ async def read_status(deps: Deps) -> wire.Status:
             wire.EngineStatus(
                 url=engine.url,
                 state=engine.state,
+                reason=engine.reason,
                 adapters=sorted(engine.loaded),
                 in_flight=engine.in_flight,
             )

@@ -12,6 +12,7 @@ from server.db import versions
 from server.db.admin import list_versions as version_rows
 from server.db.admin import require_tenant
 from server.db.feedback import scores_of_versions
+from server.engine.warm import Warmer
 from server.errors import Conflict, NotFound
 from server.swap import swap
 
@@ -58,7 +59,7 @@ async def promote(deps: Deps, name: TenantName, body: wire.Promotion) -> wire.Sw
     """
     async with deps.database.transaction(write=False) as session:
         tenant = await require_tenant(session, name)
-    return await _move(deps, tenant.id, name, body.version, "promoted_by_hand")
+    return await _move(deps, tenant.id, name, body.version, "promoted_by_hand", warmer=deps.warmer)
 
 
 @router.post("/rollback", responses=errors(404, 409, 413))
@@ -94,6 +95,7 @@ async def _move(
     to_version: int,
     reason: str,
     *,
+    warmer: Warmer | None = None,
     expected_live: int | None = None,
 ) -> wire.Swap:
     moved = await swap(
@@ -104,6 +106,7 @@ async def _move(
         tenant_id=tenant_id,
         to_version=to_version,
         reason=reason,
+        warmer=warmer,
         expected_live=expected_live,
     )
     deps.tenants.invalidate()

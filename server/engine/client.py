@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from server.errors import BadRequest, EngineFailed, EngineUnavailable, UnknownModel
+from server.errors import (
+    BadRequest,
+    EngineFailed,
+    EngineSilent,
+    EngineUnavailable,
+    UnknownModel,
+)
 
 BASE_NAME = "base"
 """What the engine calls the bare model; no name that a tenant can ask for becomes this."""
@@ -81,8 +87,9 @@ class _ErrorBody(msgspec.Struct):
 class EngineClient:
     """Talks to the engine at `url`.
 
-    Every method but `healthy` raises EngineUnavailable when the engine cannot be reached, is
-    starting or does not answer in time, and EngineFailed when its answer makes no sense.
+    Every method but `healthy` raises EngineUnavailable when the engine cannot be reached or is
+    starting, EngineSilent, which is one, when it does not answer in time, and EngineFailed when its
+    answer makes no sense.
     `transport` replaces the network in tests; `timeout_s` bounds one sampling request.
     """
 
@@ -113,9 +120,14 @@ class EngineClient:
     async def healthy(self) -> bool:
         """Whether the engine answers and is alive; never raises for an engine that is away."""
         try:
-            return (await self._request("GET", "/health", CONTROL_TIMEOUT_S)).is_success
-        except EngineUnavailable:
+            await self.check_health()
+        except (EngineUnavailable, EngineFailed, BadRequest):
             return False
+        return True
+
+    async def check_health(self) -> None:
+        """Return if the engine answers and is alive."""
+        _refused(await self._request("GET", "/health", CONTROL_TIMEOUT_S))
 
     async def adapters(self) -> dict[str, str | None]:
         """Loaded adapters: name to path, the base model excluded."""
@@ -154,6 +166,31 @@ class EngineClient:
         response = await self._request("POST", path, LOAD_TIMEOUT_S, {"lora_name": name})
         if response.status_code != 404:
             _refused(response)
+
+    async def prefill(
+        self,
+        *,
+        model: str,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None,
+        cache_salt: str,
+    ) -> None:
+        """Have a chat's prompt computed, so that its beginning is in the prefix cache.
+
+        Raises:
+            UnknownModel: the adapter is not loaded on this engine.
+            BadRequest: the engine refuses the request, such as a prompt that is too long.
+        """
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": list(messages),
+            "max_tokens": 1,
+            "cache_salt": cache_salt,
+        }
+        if tools:
+            body |= {"tools": list(tools)}
+        path = "/v1/chat/completions"
+        _refused(await self._request("POST", path, self._timeout_s, body))
 
     async def tokenize(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Token ids of a chat with the generation prompt, by the engine's template."""
@@ -215,7 +252,7 @@ class EngineClient:
         try:
             return await self._http.request(method, path, json=body, timeout=timeout)
         except httpx.TimeoutException as error:
-            raise EngineUnavailable("The engine did not answer in time.") from error
+            raise EngineSilent("The engine did not answer in time.") from error
         except httpx.TransportError as error:
             raise EngineUnavailable("The engine cannot be reached.") from error
         except httpx.RequestError as error:

@@ -5,6 +5,7 @@ vLLM is never imported here: its distribution's name says whether it is the CPU 
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -34,8 +35,11 @@ class EngineCommand:
     env: Mapping[str, str]
 
 
-def engine_command(settings: Settings, *, port: int, host: str = "127.0.0.1") -> EngineCommand:
-    """How to start vLLM for these settings. `engine_args` comes last, so it wins.
+def engine_command(
+    settings: Settings, *, port: int, host: str = "127.0.0.1", number: int = 1
+) -> EngineCommand:
+    """How to start vLLM for these settings. `engine_args` comes last, so it wins. `number` counts
+    the engines on this machine from 1; on GPUs each has a device of its own.
 
     Raises:
         ConfigurationError: vLLM is not installed, or `engine_args` cannot be parsed.
@@ -62,7 +66,19 @@ def engine_command(settings: Settings, *, port: int, host: str = "127.0.0.1") ->
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(settings.engine_threads),
         }
+    elif settings.engine_count > 1:
+        env["CUDA_VISIBLE_DEVICES"] = _device(number)
     return EngineCommand(tuple(argv), env)
+
+
+def _device(number: int) -> str:
+    """The n-th of the devices that this process may use."""
+    visible = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d.strip()]
+    if visible and number > len(visible):
+        raise ConfigurationError(
+            f"TTRL_ENGINE_COUNT is more than the {len(visible)} devices of CUDA_VISIBLE_DEVICES."
+        )
+    return visible[number - 1].strip() if visible else str(number - 1)
 
 
 def base_dtype(settings: Settings) -> str:

@@ -4,43 +4,88 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from time import monotonic
 from typing import Literal
 
+from server.engine.choice import choose
 from server.engine.client import EngineClient
-from server.errors import EngineUnavailable, TTRLError
+from server.engine.turns import Turns
+from server.errors import EngineSilent, EngineUnavailable, TTRLError
 
 logger = logging.getLogger(__name__)
 
 EngineState = Literal["starting", "ready", "away"]
-"""away: does not answer; starting: answers, but adapters are missing; ready: serves."""
+"""away: put aside, with a reason; starting: answers, but is not reconciled yet; ready: serves."""
 
 RETRY_AFTER_S = 2
+SILENCE_S = 10.0  # an engine that serves may leave so long without an answer: it may be busy
+STALL_S = 30.0  # having requests and answering none for so long makes an engine suspect
+
+
+class PutAside(Exception):
+    """The engine was put aside before it had answered; another one may be asked."""
 
 
 @dataclass(eq=False, slots=True)
 class Engine:
-    """One vLLM server as this process sees it."""
+    """One vLLM server as this process sees it. Times are monotonic seconds."""
 
     url: str
     client: EngineClient
+    turns: Turns
     state: EngineState = "away"
+    reason: str | None = "It has not answered yet."  # why it is not ready
     in_flight: int = 0
     loaded: set[str] = field(default_factory=set[str])  # names of adapters
     touched: set[str] = field(default_factory=set[str])  # loaded or unloaded during a look
     picked: int = 0  # serial of the last pick, so that equally idle engines take turns
+    seen_at: float = 0.0  # the last look that it answered
+    heard_at: float = 0.0  # the last request that it answered
+    unanswered: set[asyncio.Timeout] = field(default_factory=set[asyncio.Timeout])
 
     @contextmanager
     def busy(self) -> Generator[Engine]:
         """Count a request as in flight."""
+        if not self.in_flight:
+            self.heard_at = monotonic()  # nobody has waited until now
         self.in_flight += 1
         try:
             yield self
         finally:
             self.in_flight -= 1
+
+    @asynccontextmanager
+    async def waiting(self) -> AsyncGenerator[None]:
+        """Wait for an answer in the block, but no longer than others may do better.
+
+        Raises:
+            PutAside: the engine was put aside while another one is ready.
+        """
+        patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                self.unanswered.add(patience)
+                try:
+                    yield
+                finally:
+                    self.unanswered.discard(patience)
+        except TimeoutError:
+            if patience.expired():
+                raise PutAside from None
+            raise
+        self.heard_at = monotonic()
+
+    def give_up(self) -> None:
+        """End the waiting of all whom the engine has not answered."""
+        now = asyncio.get_running_loop().time()
+        for patience in self.unanswered:
+            if not patience.expired():
+                patience.reschedule(now)
 
     async def load(self, name: str, path: str) -> float:
         """Load an adapter and remember it; milliseconds. Errors as in EngineClient."""
@@ -57,27 +102,33 @@ class Engine:
         self.touched.add(name)
 
     async def look(self) -> bool:
-        """Ask what is loaded; False when the engine does not answer."""
+        """Ask what is loaded; False, with a reason, when the engine does not answer."""
+        return await self.trouble() is None
+
+    async def trouble(self) -> TTRLError | None:
+        """Look at the engine: what is loaded, or what is wrong with it."""
         self.touched.clear()
         try:
-            if not await self.client.healthy():
-                return False
+            await self.client.check_health()
             names = set(await self.client.adapters())
-        except TTRLError:
-            return False
+        except TTRLError as error:
+            return error
         # About what we touched meanwhile we know better than the answer, which may be older.
         self.loaded = (names - self.touched) | (self.loaded & self.touched)
-        return True
+        return None
 
 
 Reconcile = Callable[[Engine], Awaitable[bool]]
+IsAlive = Callable[[Engine], Awaitable[bool]]
 
 
 class EnginePool:
-    """Polls its engines, and picks the least busy of those that are ready.
+    """Polls its engines, and picks among those that are ready.
 
     An engine that answers is ready once `reconcile` says so: the adapter registry puts itself
-    there. Without one, answering is enough.
+    there. Without one, answering is enough. `is_alive` asks an engine that has requests and answers
+    none whether it still generates; one that does not is put aside if there is another.
+    `num_slots` is how many adapters an engine gets requests for at once.
     """
 
     def __init__(
@@ -85,11 +136,19 @@ class EnginePool:
         urls: Sequence[str],
         *,
         poll_s: float,
+        num_slots: int = sys.maxsize,
+        silence_s: float = SILENCE_S,
         client_factory: Callable[[str], EngineClient] = EngineClient,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.engines: Sequence[Engine] = [Engine(url, client_factory(url)) for url in urls]
+        self.engines: Sequence[Engine] = [
+            Engine(url, client_factory(url), Turns(num_slots)) for url in urls
+        ]
         self.reconcile: Reconcile | None = None
+        self.is_alive: IsAlive | None = None
         self._poll_s = poll_s
+        self._silence_s = silence_s
+        self._clock = clock
         self._polls: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._serial = count(1)
@@ -112,16 +171,29 @@ class EnginePool:
         """The engines that can serve."""
         return [engine for engine in self.engines if engine.state == "ready"]
 
-    def pick(self) -> Engine:
-        """The ready engine with the fewest requests in flight.
+    @property
+    def aside(self) -> list[str]:
+        """Why engines are not ready; nothing internal is in it."""
+        return [
+            f"engine {number}: {engine.reason}"
+            for number, engine in enumerate(self.engines, 1)
+            if engine.state != "ready"
+        ]
+
+    def pick(
+        self, adapter: str = "", *, affinity: str = "", without: Collection[Engine] = ()
+    ) -> Engine:
+        """A ready engine: one that has the adapter and is the usual one for `affinity` (a tenant,
+        whose prompts it has cached), unless it is busier than the others; without an affinity, the
+        one with the fewest requests.
 
         Raises:
-            EngineUnavailable: none is ready.
+            EngineUnavailable: none is ready, or none but those in `without`.
         """
-        ready = self.ready
+        ready = [e for e in self.engines if e.state == "ready" and e not in without]
         if not ready:
             raise EngineUnavailable("No engine is ready.", retry_after_s=RETRY_AFTER_S)
-        engine = min(ready, key=lambda e: (e.in_flight, e.picked))
+        engine = ready[0] if len(ready) == 1 else choose(ready, adapter, affinity)
         engine.picked = next(self._serial)
         return engine
 
@@ -131,12 +203,18 @@ class EnginePool:
             self._changed.clear()
             await self._changed.wait()
 
-    def set_state(self, engine: Engine, state: EngineState) -> None:
-        """Move an engine; also for those who meet a refused connection before the poll does."""
-        if engine.state != state:
-            logger.info("engine %s", state, extra={"url": engine.url})
-        engine.state = state
+    def set_state(self, engine: Engine, state: EngineState, reason: str | None = None) -> None:
+        """Move an engine; also for those who meet a refused connection before the poll does.
+
+        Requests that wait for the first byte of one that is put aside go to another, if there is
+        one; without, waiting is the best that they can do.
+        """
+        if engine.state != state or engine.reason != reason:
+            logger.info("engine %s", state, extra={"url": engine.url, "reason": reason})
+        engine.state, engine.reason = state, reason
         self._changed.set()
+        if state == "away" and self.ready:
+            engine.give_up()
 
     async def check(self, engine: Engine) -> None:
         """Look at an engine once, and bring it to what the registry wants.
@@ -144,14 +222,39 @@ class EnginePool:
         One that is ready stays so when that fails: what it has can be served.
         """
         before = engine.loaded
-        if not await engine.look():
-            self.set_state(engine, "away")
+        trouble = await engine.trouble()
+        if trouble is not None:
+            self._note_trouble(engine, trouble)
             return
+        engine.seen_at = self._clock()
         has_restarted = bool(before) and before.isdisjoint(engine.loaded)
         if has_restarted or engine.state == "away":
-            self.set_state(engine, "starting")
-        if self.reconcile is None or await self.reconcile(engine):
+            self.set_state(engine, "starting", engine.reason)
+        if self.reconcile is not None and not await self.reconcile(engine):
+            return
+        if engine.state != "away" and not await self._is_stalled(engine):  # nobody met trouble
             self.set_state(engine, "ready")
+
+    def _note_trouble(self, engine: Engine, trouble: TTRLError) -> None:
+        is_silent = isinstance(trouble, EngineSilent)
+        silence_s = self._clock() - engine.seen_at
+        if is_silent and engine.state == "ready" and silence_s < self._silence_s:
+            return
+        self.set_state(engine, "away", trouble.message if is_silent else "It cannot be reached.")
+
+    async def _is_stalled(self, engine: Engine) -> bool:
+        """Whether a ready engine, which says that it is well, does not generate; it is put aside
+        then.
+        """
+        if self.is_alive is None or engine.state != "ready" or not engine.unanswered:
+            return False
+        if monotonic() - engine.heard_at < STALL_S or len(self.ready) == 1:
+            return False
+        if await self.is_alive(engine):
+            engine.heard_at = monotonic()
+            return False
+        self.set_state(engine, "away", "It does not generate any more.")
+        return True
 
     async def _poll(self, engine: Engine) -> None:
         while True:

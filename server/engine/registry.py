@@ -3,7 +3,9 @@
 A name means the same weights for ever, so loading is never in place: a new version is a new name.
 The rules: the live versions are loaded before an engine is called ready; a version that cannot be
 loaded fails alone; a superseded version is unloaded when nobody uses it any more and `keep_s` has
-passed. Training steps (`--c<cycle>-s<step>`) belong to the worker and are left alone.
+passed. No more versions are loaded than fit into an engine's host memory: the one that was used
+last the longest ago goes first, and is loaded again when it is asked for. Training steps
+(`--c<cycle>-s<step>`) belong to the worker and are left alone.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from weakref import WeakValueDictionary
 from server.db.failures import SQLAlchemyError
 from server.engine.integrity import Verify, VersionLike
 from server.engine.pool import Engine, EnginePool
-from server.errors import EngineFailed, EngineUnavailable, TTRLError
+from server.engine.probe import ModelProbe
+from server.errors import EngineFailed, EngineSilent, EngineUnavailable, TTRLError
 
 logger = logging.getLogger(__name__)
 
 VERSION_NAME = re.compile(r".+--v[0-9]+")
 RETRY_FAILED_S = 10.0
+LOAD_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,9 @@ class AdapterRegistry:
     """Reconciles engines with the wanted versions, and loads others on demand.
 
     `wanted` gives the identity adapter and the live versions of all tenants, most important first.
-    `max_adapters` bounds what is loaded ahead of time, and what is loaded on demand beside it.
-    `verify` looks at a published version's files before an engine does.
+    `max_adapters` bounds the published versions that an engine has at once. An engine that takes
+    longer than `load_timeout_s` to load one is put aside. `verify` looks at a published version's
+    files before an engine does, `probe` at the base model of an engine that wants to be ready.
     """
 
     def __init__(
@@ -54,28 +59,35 @@ class AdapterRegistry:
         wanted: Callable[[], Awaitable[Sequence[VersionLike]]],
         keep_s: float = 60.0,
         max_adapters: int = 32,
+        load_timeout_s: float = LOAD_TIMEOUT_S,
         verify: Verify | None = None,
+        probe: ModelProbe | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._pool = pool
         self._read_wanted = wanted
         self._keep_s = keep_s
         self._max_adapters = max_adapters
+        self._load_timeout_s = load_timeout_s
         self._verify = verify
+        self._probe = probe
         self._clock = clock
         self._wanted: list[VersionLike] = []
         self._leases: Counter[str] = Counter()
         self._idle_since: dict[str, float] = {}  # of names that are loaded but not wanted
+        self._used_at: dict[str, float] = {}  # of names that are loaded or wanted
         self._failures: dict[tuple[str, str], LoadFailure] = {}
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Let the pool reconcile every engine at each poll."""
         self._pool.reconcile = self.reconcile
+        if self._probe is not None:
+            self._pool.is_alive = self._is_alive
 
     async def stop(self) -> None:
         """Leave the engines as they are."""
-        self._pool.reconcile = None
+        self._pool.reconcile = self._pool.is_alive = None
 
     @property
     def failures(self) -> list[LoadFailure]:
@@ -87,6 +99,7 @@ class AdapterRegistry:
         """Keep a version loaded while a request uses it: take it before `ensure`."""
         name = version.engine_name
         self._leases[name] += 1
+        self._used_at[name] = self._clock()
         try:
             yield
         finally:
@@ -149,15 +162,43 @@ class AdapterRegistry:
     async def reconcile(self, engine: Engine) -> bool:
         """Load what is wanted, unload what is not; whether the engine may serve."""
         wanted = await self._current_wanted()
+        for name in engine.loaded:  # perhaps by a worker, for a swap that comes
+            self._used_at.setdefault(name, self._clock())
         if engine.state != "ready":  # a new process may do what the old one failed at
             self._failures = {k: v for k, v in self._failures.items() if v.url != engine.url}
         try:
-            for version in wanted[: self._max_adapters]:
+            for version in self._ahead(engine, wanted):
                 await self._bring(version, engine)
             await self._unload_superseded(engine, {v.engine_name for v in wanted})
+            await self._trim(engine)
         except EngineUnavailable:
             return False
-        return True
+        return engine.state == "ready" or await self._is_the_model(engine, wanted)
+
+    def _ahead(self, engine: Engine, wanted: Sequence[VersionLike]) -> list[VersionLike]:
+        """What to load ahead of its first request: as many as there is room for, those that were
+        used last before the others.
+        """
+        missing = [version for version in wanted if version.engine_name not in engine.loaded]
+        published = [v for v in missing if VERSION_NAME.fullmatch(v.engine_name)]
+        published.sort(key=lambda v: self._used_at.get(v.engine_name, 0.0), reverse=True)
+        room = max(0, self._max_adapters - len(_published(engine)))
+        others = [v for v in missing if not VERSION_NAME.fullmatch(v.engine_name)]
+        return [*others, *published[:room]]
+
+    async def _is_the_model(self, engine: Engine, wanted: Sequence[VersionLike]) -> bool:
+        if self._probe is None or not wanted or wanted[0].engine_name not in engine.loaded:
+            return True
+        others = [other for other in self._pool.ready if other is not engine]
+        fault = await self._probe.fault(engine, wanted[0].engine_name, compare=bool(others))
+        if fault is not None:
+            self._pool.set_state(engine, "away", fault)
+        return fault is None
+
+    async def _is_alive(self, engine: Engine) -> bool:
+        assert self._probe is not None
+        names = [version.engine_name for version in self._wanted[:1]]
+        return all([await self._probe.generates(engine, name) for name in names])
 
     async def _current_wanted(self) -> list[VersionLike]:
         try:
@@ -194,12 +235,19 @@ class AdapterRegistry:
         try:
             if not checked:
                 await self._check_files(version)
-            load_ms = await engine.load(name, version.path)
+            async with asyncio.timeout(self._load_timeout_s):
+                load_ms = await engine.load(name, version.path)
         except EngineFailed as error:
             failure = LoadFailure(engine.url, name, error.message, self._clock())
             self._failures[engine.url, name] = failure
             raise
+        except (TimeoutError, EngineSilent) as error:
+            # Loading stands between two steps of the engine: it does nothing else meanwhile.
+            reason = "It did not load an adapter in time."
+            self._pool.set_state(engine, "away", reason)
+            raise EngineSilent(reason) from error
         self._failures.pop((engine.url, name), None)
+        self._used_at[name] = self._clock()
         logger.info("adapter loaded", extra={"adapter": name, "url": engine.url, "ms": load_ms})
 
     async def _check_files(self, version: VersionLike) -> None:
@@ -210,46 +258,66 @@ class AdapterRegistry:
         now = self._clock()
         for name in wanted & self._idle_since.keys():
             del self._idle_since[name]
-        for name in self._on_demand(engine, wanted):
+        for name in _published(engine) - wanted:
             since = self._idle_since.setdefault(name, now)
             if now - since >= self._keep_s:
                 await self._unload(engine, name)
         everywhere = {name for e in self._pool.engines for name in e.loaded}
         for name in self._idle_since.keys() - everywhere:
             del self._idle_since[name]
+        for name in self._used_at.keys() - everywhere - wanted - self._leases.keys():
+            del self._used_at[name]
 
-    def _on_demand(self, engine: Engine, wanted: set[str]) -> list[str]:
-        """Published versions on this engine that no pointer points at."""
-        return [n for n in engine.loaded if VERSION_NAME.fullmatch(n) and n not in wanted]
-
-    async def _unload(self, engine: Engine, name: str) -> bool:
+    async def _unload(self, engine: Engine, name: str) -> None:
+        """Unload a superseded version, unless somebody uses it."""
         async with self._lock(engine, name):
             if self._leases[name]:
-                return False
-            await engine.unload(name)
+                return
+            await self._unload_now(engine, name)
+
+    async def _unload_now(self, engine: Engine, name: str) -> None:
+        await engine.unload(name)
         logger.info("adapter unloaded", extra={"adapter": name, "url": engine.url})
-        return True
 
     async def _make_room(self, engine: Engine, name: str) -> None:
-        wanted = {version.engine_name for version in self._wanted}
-        if name in wanted or not VERSION_NAME.fullmatch(name):
+        """Have room for one more published version on an engine.
+
+        Raises:
+            EngineUnavailable: all that are there are in use.
+        """
+        if not VERSION_NAME.fullmatch(name):
             return
-        self._idle_since.setdefault(name, self._clock())
-        others = self._on_demand(engine, wanted)
-        others.sort(key=lambda other: self._idle_since.get(other, 0.0))
-        excess = len(others) - self._max_adapters + 1
-        for other in others:
-            if excess <= 0:
-                return
-            excess -= await self._unload(engine, other)
-        if excess > 0:
+        if name not in {version.engine_name for version in self._wanted}:
+            self._idle_since.setdefault(name, self._clock())
+        if not await self._trim(engine, num_more=1):
             raise EngineUnavailable("Too many adapter versions are in use.")
+
+    async def _trim(self, engine: Engine, *, num_more: int = 0) -> bool:
+        """Unload what was used last the longest ago until `num_more` fit in; whether they do.
+
+        Requests that only wait for their turn do not keep a version: it is loaded for them again.
+        """
+        names = sorted(_published(engine), key=lambda name: self._used_at.get(name, 0.0))
+        excess = len(names) + num_more - self._max_adapters
+        for name in names:
+            if excess <= 0:
+                break
+            async with self._lock(engine, name):
+                if not engine.turns.is_used(name):
+                    await self._unload_now(engine, name)
+                    excess -= 1
+        return excess <= 0
 
     def _lock(self, engine: Engine, name: str) -> asyncio.Lock:
         lock = self._locks.get((engine.url, name))
         if lock is None:
             lock = self._locks[engine.url, name] = asyncio.Lock()
         return lock
+
+
+def _published(engine: Engine) -> set[str]:
+    """The published versions that an engine has."""
+    return {name for name in engine.loaded if VERSION_NAME.fullmatch(name)}
 
 
 def _unavailable(version: VersionLike) -> EngineUnavailable:

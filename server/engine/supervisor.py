@@ -43,15 +43,19 @@ class EngineSupervisor:
     """One vLLM child at a URL that stays the same over restarts.
 
     `make_command` turns a port into the command; default: vLLM for these settings. Its output goes
-    to `<data_dir>/logs/engine.log`; a new log begins at each start, three old ones are kept.
+    to `<data_dir>/logs/engine.log` (`engine-2.log` for number 2); a new log begins at each start,
+    three old ones are kept.
     """
 
-    def __init__(self, settings: Settings, *, make_command: MakeCommand | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, number: int = 1, make_command: MakeCommand | None = None
+    ) -> None:
         self._settings = settings
-        self._make_command = make_command or partial(_vllm_command, settings)
+        self._make_command = make_command or partial(_vllm_command, settings, number)
         self._port = _free_port()
         self.url = f"http://127.0.0.1:{self._port}"
-        self.log_path = settings.data_dir / "logs" / "engine.log"
+        name = "engine.log" if number == 1 else f"engine-{number}.log"
+        self.log_path = settings.data_dir / "logs" / name
         self.state: SupervisorState = "stopped"
         self.restarts = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -209,8 +213,8 @@ class EngineSupervisor:
         self._process = None
 
 
-def _vllm_command(settings: Settings, port: int) -> EngineCommand:
-    return engine_command(settings, port=port)
+def _vllm_command(settings: Settings, number: int, port: int) -> EngineCommand:
+    return engine_command(settings, port=port, number=number)
 
 
 def _free_port() -> int:

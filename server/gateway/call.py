@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
-from aiohttp import ClientResponse
 
 from server.db.log import LogEntry
 from server.errors import LogUnavailable
 from server.gateway.deps import GatewayDeps
+from server.gateway.engine_answer import EngineAnswer
 from server.gateway.parsing import Asked
 from server.gateway.rendering import Names, Rendering
 from server.gateway.transcript import Transcript
@@ -76,7 +76,7 @@ class Call:
 
     def open(
         self, changes: Mapping[str, Any] = MappingProxyType({}), *, suffix: str = ""
-    ) -> AbstractAsyncContextManager[ClientResponse]:
+    ) -> AbstractAsyncContextManager[EngineAnswer]:
         """Ask an engine; see `Upstream.post`. Nothing of the client's headers is passed on.
 
         Args:
@@ -91,7 +91,13 @@ class Call:
         }
         headers = {"Content-Type": "application/json", "X-Request-Id": self.request_id + suffix}
         path = COMPLETIONS if self.asked.route == "completions" else CHAT
-        asking = self.deps.upstream.post(path, msgspec.json.encode(body), headers, self.version)
+        asking = self.deps.upstream.post(
+            path,
+            msgspec.json.encode(body),
+            headers,
+            self.version,
+            tenant=self.caller.cache_salt,
+        )
         trace = self.seen.trace
         return asking if trace is None else trace.engine_call(asking, headers)
 

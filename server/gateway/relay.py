@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiohttp import ClientResponse
 from starlette.types import Receive, Send
 
 from server.errors import EngineFailed, EngineUnavailable, LogUnavailable, TTRLError
 from server.gateway.call import Call
 from server.gateway.client_side import ClientLeft, watched
+from server.gateway.engine_answer import EngineAnswer
 from server.gateway.engine_errors import engine_error
 from server.gateway.rendering import Rendering
 from server.gateway.sse import DONE, EventSplitter, payload
@@ -64,7 +64,7 @@ async def send_whole(call: Call, body: bytes, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _read_whole(response: ClientResponse) -> bytes:
+async def _read_whole(response: EngineAnswer) -> bytes:
     parts = bytearray()
     async for part in response.content.iter_any():
         parts += part
@@ -122,9 +122,7 @@ async def _relay_events(call: Call, out: EventStream, rendering: Rendering) -> N
         await _pump(call, response, out, rendering)
 
 
-async def _pump(
-    call: Call, response: ClientResponse, out: EventStream, rendering: Rendering
-) -> None:
+async def _pump(call: Call, response: EngineAnswer, out: EventStream, rendering: Rendering) -> None:
     """Pass events on until `[DONE]`, which is kept back."""
     splitter = EventSplitter()
     relay = _EventRelay(call, rendering)
@@ -142,7 +140,7 @@ async def _pump(
     raise EngineUnavailable(WENT_AWAY)
 
 
-async def drain(response: ClientResponse) -> None:
+async def drain(response: EngineAnswer) -> None:
     """Read the end of the body, so that the connection can be used again."""
     try:
         async with asyncio.timeout(DRAIN_S):

@@ -7,13 +7,15 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
 
-from server.engine.pool import Engine, EnginePool
+from server.engine.pool import Engine, EnginePool, PutAside
 from server.engine.registry import AdapterRegistry
 from server.errors import EngineFailed, EngineUnavailable, TTRLError
+from server.gateway.engine_answer import EngineAnswer, begun
 from server.gateway.engine_errors import engine_error
 from server.tenants import VersionRef
 
@@ -23,6 +25,21 @@ CONNECT_TIMEOUT_S: Final = 5.0
 KEEPALIVE_S: Final = 4.0  # an engine's own limit may be 5 s: never reuse what it is closing
 MAX_ERROR_BYTES: Final = 64 * 1024
 RETRY_AFTER_S: Final = 2
+MAX_SENT: Final = 2
+WENT_AWAY: Final = "The engine went away while it answered."
+
+
+@dataclass(slots=True)
+class _Journey:
+    """A request on its way to the engine that will answer it."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    version: VersionRef
+    tried: list[Engine] = field(default_factory=list[Engine])
+    num_sent: int = 0  # times that an engine may have begun with it
+    trouble: TTRLError | None = None  # of the engine that was tried last
 
 
 class Upstream:
@@ -56,81 +73,143 @@ class Upstream:
 
     @asynccontextmanager
     async def post(
-        self, path: str, body: bytes, headers: Mapping[str, str], version: VersionRef
-    ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """The engine's answer, its status 200, open for reading. Leaving the block early closes the
-        connection, which stops the generation.
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        version: VersionRef,
+        *,
+        tenant: str = "",
+    ) -> AsyncGenerator[EngineAnswer]:
+        """The engine's answer, its status 200, its first bytes here, open for reading. Leaving the
+        block early closes the connection, which stops the generation.
 
-        An engine that cannot be reached, or fails and is not well, is passed over for another; one
-        that has lost the version gets it back, once.
+        An engine that cannot be reached, is put aside, or fails before its first byte is passed
+        over for another; one that has lost the version gets it back, once. What was sent goes to
+        two engines at most, lest a request that kills engines kills them all.
 
         Raises:
-            EngineUnavailable: no engine can be reached.
+            EngineUnavailable: no engine can be reached, or it went away.
             BadRequest, Overloaded, EngineFailed: what the engine answered instead.
         """
-        tried: set[Engine] = set()
-        engine = self._pick(tried)
-        may_reload = True
+        journey = _Journey(path, body, headers, version)
         while True:
+            engine = self._next(journey, tenant)
             with engine.busy():
-                await self._registry.ensure(version, engine)
-                response = await self._send(engine, path, body, headers)
-                if response is None:
-                    tried.add(engine)
-                    engine = self._pick(tried)
+                answer = await self._ask(engine, journey, tenant)
+                if answer is None:
                     continue
                 try:
-                    if response.status == 200:
-                        yield response
-                        return
-                    if response.status >= 500 and not await engine.client.healthy():
-                        # What a dying engine says of a request is about itself.
-                        self._pool.set_state(engine, "away")
-                        tried.add(engine)
-                        engine = self._pick(tried)
-                        continue
-                    if response.status != 404 or not may_reload:
-                        raise await _refusal(response, version)
+                    yield answer
+                    return
                 except aiohttp.ClientError as error:
-                    raise EngineUnavailable("The engine went away while it answered.") from error
+                    raise EngineUnavailable(WENT_AWAY) from error
                 except EngineFailed as error:
                     if await engine.client.healthy():
                         raise
-                    raise EngineUnavailable("The engine went away while it answered.") from error
+                    raise EngineUnavailable(WENT_AWAY) from error
                 finally:
-                    response.close()
-                may_reload = False  # the engine was restarted, or unloaded it
-                self._registry.forget(version, engine)
+                    answer.close()
+                    engine.turns.give_back(version.engine_name)
 
-    def _pick(self, tried: set[Engine]) -> Engine:
-        engine = self._pool.pick()
-        if engine in tried:
-            others = [other for other in self._pool.ready if other not in tried]
-            if not others:
-                raise EngineUnavailable("No engine can be reached.", retry_after_s=RETRY_AFTER_S)
-            engine = min(others, key=lambda other: other.in_flight)
-        return engine
+    def _next(self, journey: _Journey, tenant: str) -> Engine:
+        trouble = journey.trouble
+        if trouble is not None and journey.num_sent >= MAX_SENT:
+            raise trouble
+        try:
+            return self._pool.pick(
+                journey.version.engine_name, affinity=tenant, without=journey.tried
+            )
+        except EngineUnavailable as error:
+            raise trouble or error from trouble
 
-    async def _send(
-        self, engine: Engine, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse | None:
-        """The response's head, or None when the engine cannot be reached."""
+    async def _ask(self, engine: Engine, journey: _Journey, tenant: str) -> EngineAnswer | None:
+        """The answer, for which the adapter's turn on the engine was taken; or None when another
+        engine is to be asked.
+        """
+        name = journey.version.engine_name
+        has_turn = False
+        answer = None
+        try:
+            async with engine.waiting():
+                await engine.turns.take(name, tenant)
+                has_turn = True
+                answer = await self._begin(engine, journey)
+        except PutAside:
+            journey.trouble = EngineUnavailable("The engine does not answer.")
+        except EngineUnavailable as error:
+            journey.trouble = error
+        finally:
+            if answer is None and has_turn:
+                engine.turns.give_back(name)
+        if answer is None:
+            journey.tried.append(engine)
+        return answer
+
+    async def _begin(self, engine: Engine, journey: _Journey) -> EngineAnswer:
+        """The answer from its first byte on.
+
+        Raises:
+            EngineUnavailable: another engine may do better.
+            BadRequest, Overloaded, EngineFailed: what the engine answered instead.
+        """
+        for may_reload in (True, False):
+            await self._registry.ensure(journey.version, engine)
+            response = await self._send(engine, journey)
+            try:
+                if response.status == 200:
+                    return await begun(response)
+                if response.status != 404 or not may_reload:
+                    raise await self._refused(engine, response, journey.version)
+            except aiohttp.ClientError as error:
+                response.close()
+                raise EngineUnavailable(WENT_AWAY) from error
+            except BaseException:
+                response.close()
+                raise
+            response.close()
+            self._registry.forget(journey.version, engine)  # it was restarted, or unloaded it
+        raise AssertionError("unreachable")
+
+    async def _refused(
+        self, engine: Engine, response: aiohttp.ClientResponse, version: VersionRef
+    ) -> TTRLError:
+        error = await _refusal(response, version)
+        if response.status >= 500 and not await engine.client.healthy():
+            # What a dying engine says of a request is about itself.
+            self._pool.set_state(engine, "away", "It is not well.")
+            return EngineUnavailable(WENT_AWAY)
+        return error
+
+    async def _send(self, engine: Engine, journey: _Journey) -> aiohttp.ClientResponse:
+        """The response's head.
+
+        Raises:
+            EngineUnavailable: the engine cannot be reached, or went away.
+        """
         if self._session is None:
             raise EngineUnavailable("The gateway is not started.", retry_after_s=RETRY_AFTER_S)
         for _ in range(2):
             try:
-                return await self._session.post(
-                    engine.url + path, data=body, headers=headers, allow_redirects=False
+                response = await self._session.post(
+                    engine.url + journey.path,
+                    data=journey.body,
+                    headers=journey.headers,
+                    allow_redirects=False,
                 )
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-                self._pool.set_state(engine, "away")
-                break
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                self._pool.set_state(engine, "away", "It cannot be reached.")
+                raise EngineUnavailable("The engine cannot be reached.") from error
             except aiohttp.ClientError as error:
                 # Perhaps only an idle connection that the engine was closing: once more.
                 logger.warning(
                     "connection broken", extra={"url": engine.url, "error": repr(error)[:500]}
                 )
-        return None
+            else:
+                journey.num_sent += 1
+                return response
+        journey.num_sent += 1
+        raise EngineUnavailable(WENT_AWAY, retry_after_s=RETRY_AFTER_S)
 
 
 async def _refusal(response: aiohttp.ClientResponse, version: VersionRef) -> TTRLError:

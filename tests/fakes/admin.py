@@ -53,6 +53,7 @@ class FakeEngine:
     state: Literal["starting", "ready", "away"] = "ready"
     in_flight: int = 0
     loaded: set[str] = field(default_factory=lambda: {"identity"})
+    reason: str | None = None
 
 
 @dataclass

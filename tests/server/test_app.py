@@ -71,7 +71,10 @@ async def test_it_is_alive_without_an_engine(http: httpx.AsyncClient) -> None:
 async def test_it_is_not_ready_without_an_engine(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"engines": "away", "database": "ok", "keys": "ok", "log": LOG_OK}
+    body = response.json()
+    (why,) = body.pop("aside")
+    assert why.startswith("engine 1: It ")
+    assert body == {"engines": "away", "database": "ok", "keys": "ok", "log": LOG_OK}
 
 
 async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
@@ -83,7 +86,8 @@ async def test_it_is_ready_with_an_engine(settings: Settings) -> None:
         http = await held.enter_async_context(client_of(parts))
         response = await http.get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"engines": "ok", "database": "ok", "keys": "ok", "log": LOG_OK}
+    body = {"engines": "ok", "aside": [], "database": "ok", "keys": "ok", "log": LOG_OK}
+    assert response.json() == body
 
 
 @pytest.mark.parametrize(("knows_a_key", "status"), [(True, 200), (False, 503)])
@@ -106,7 +110,8 @@ async def test_it_is_ready_while_its_database_is_away_if_it_knows_a_key(
         await nowhere.close()
     assert response.status_code == status
     keys = "ok" if knows_a_key else "away"
-    assert response.json() == {"engines": "ok", "database": "away", "keys": keys, "log": LOG_OK}
+    body = {"engines": "ok", "aside": [], "database": "away", "keys": keys, "log": LOG_OK}
+    assert response.json() == body
 
 
 async def test_it_is_not_ready_on_a_database_behind(parts: Parts, http: httpx.AsyncClient) -> None:

@@ -16,6 +16,7 @@ class EngineStatus(Wire):
     state: Literal["starting", "ready", "away"] = Field(
         description="Only ready engines get requests."
     )
+    reason: str | None = Field(default=None, description="Why it is not ready.")
     adapters: list[str] = Field(description="Engine names of the loaded adapters.")
     in_flight: int = Field(description="Requests that it is answering.")
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import msgspec
-from aiohttp import ClientResponse
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -14,6 +13,7 @@ from server.errors import EngineFailed
 from server.gateway.admission import Visit
 from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
+from server.gateway.engine_answer import EngineAnswer
 from server.gateway.messages.parsing import parse_count
 from server.observability.requests import observed
 from server.tenants import Caller
@@ -73,7 +73,7 @@ class TokenCount(Response):
                 raise EngineFailed("The engine did not answer in time.") from None
 
 
-async def _read(response: ClientResponse) -> int:
+async def _read(response: EngineAnswer) -> int:
     data: Any = await response.content.read()
     try:
         return _DECODER.decode(data).count

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from aiohttp import ClientResponse
 
 from server.db.log import LoggedAnswer
 from server.errors import EngineFailed, EngineUnavailable
 from server.gateway.call import Call
+from server.gateway.engine_answer import EngineAnswer
 from server.gateway.engine_errors import engine_error
 from server.gateway.relay import WENT_AWAY, drain
 from server.gateway.sse import DONE, EventSplitter, payload
@@ -123,7 +123,7 @@ class EngineSampler:
         return changes
 
     async def _read(
-        self, response: ClientResponse, draw: _Draw
+        self, response: EngineAnswer, draw: _Draw
     ) -> AsyncGenerator[Sequence[LoggedAnswer]]:
         splitter = EventSplitter()
         async for data in response.content.iter_any():

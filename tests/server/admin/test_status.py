@@ -23,7 +23,7 @@ async def test_the_status_counts_what_is_there(api: httpx.AsyncClient, world: Ad
 async def test_the_status_shows_each_engine(lite_api: httpx.AsyncClient, lite_world: AdminWorld):
     lite_world.pool.engines = [
         FakeEngine("http://a", "ready", 3, {"t1-adder--v1", "identity"}),
-        FakeEngine("http://b", "away", 0, set()),
+        FakeEngine("http://b", "away", 0, set(), reason="It cannot be reached."),
     ]
 
     engines = (await lite_api.get("/status")).json()["engines"]
@@ -32,10 +32,17 @@ async def test_the_status_shows_each_engine(lite_api: httpx.AsyncClient, lite_wo
         {
             "url": "http://a",
             "state": "ready",
+            "reason": None,
             "adapters": ["identity", "t1-adder--v1"],
             "in_flight": 3,
         },
-        {"url": "http://b", "state": "away", "adapters": [], "in_flight": 0},
+        {
+            "url": "http://b",
+            "state": "away",
+            "reason": "It cannot be reached.",
+            "adapters": [],
+            "in_flight": 0,
+        },
     ]
 
 

@@ -39,14 +39,17 @@ class Gone(httpx.AsyncBaseTransport):
 
 
 class Switch(httpx.AsyncBaseTransport):
-    """An engine's network, which tests can cut."""
+    """An engine's network, which tests can cut; a silent engine takes requests and no more."""
 
     def __init__(self, fake: FakeVLLM) -> None:
         self.is_cut = False
+        self.is_silent = False
         self._fake = httpx.ASGITransport(app=fake)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Pass on, or refuse."""
+        if self.is_silent:
+            raise httpx.ReadTimeout("silence", request=request)
         return await (Gone() if self.is_cut else self._fake).handle_async_request(request)
 
 
@@ -56,7 +59,7 @@ class Engines:
 
     fakes: list[FakeVLLM]
     networks: list[Switch]
-    pool: EnginePool
+    pool: EnginePool = field(init=False)
     now: float = 0.0
     is_database_away: bool = False
     wanted: list[Version] = field(default_factory=lambda: [IDENTITY])
@@ -87,6 +90,9 @@ async def engines() -> AsyncGenerator[Engines]:
     def client(url: str) -> EngineClient:
         return EngineClient(url, transport=by_url[url])
 
-    pool = EnginePool(list(by_url), poll_s=0.01, client_factory=client)
-    yield Engines(fakes, networks, pool)
-    await pool.stop()
+    engines = Engines(fakes, networks)
+    engines.pool = EnginePool(
+        list(by_url), poll_s=0.01, silence_s=10, client_factory=client, clock=engines.clock
+    )
+    yield engines
+    await engines.pool.stop()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.engine.pool import Engine
+from server.engine.pool import STALL_S, Engine, PutAside
 from server.errors import EngineUnavailable
 from tests.fakes.vllm import Fault
 from tests.server.engine.conftest import Engines
@@ -130,3 +130,107 @@ async def test_a_look_finds_a_restart_that_a_load_overlapped(engines: Engines) -
     hold.set()
     assert await look
     assert engine.loaded == {"t1-a--v2"}
+
+
+async def test_a_tenant_stays_with_its_engine(engines: Engines) -> None:
+    await engines.check()
+    usual = {f"tenant-{n}": engines.pool.pick(affinity=f"tenant-{n}") for n in range(40)}
+    assert set(usual.values()) == set(engines.pool.engines)
+    for tenant, engine in usual.items():
+        assert engines.pool.pick(affinity=tenant) is engine
+
+
+async def test_a_busy_engine_is_passed_over_in_spite_of_affinity(engines: Engines) -> None:
+    await engines.check()
+    usual = engines.pool.pick(affinity="tenant-1")
+    usual.in_flight = 10
+    other = engines.pool.pick(affinity="tenant-1")
+    assert other is not usual
+    other.in_flight = 9
+    assert engines.pool.pick(affinity="tenant-1") is usual
+
+
+async def test_an_engine_that_has_the_adapter_comes_first(engines: Engines) -> None:
+    await engines.check()
+    usual = engines.pool.pick(affinity="tenant-1")
+    (other,) = (engine for engine in engines.pool.engines if engine is not usual)
+    await other.load("t1-a--v1", "/adapters/1")
+    assert engines.pool.pick("t1-a--v1", affinity="tenant-1") is other
+
+
+async def test_those_that_were_tried_are_not_picked(engines: Engines) -> None:
+    await engines.check()
+    first, second = engines.pool.engines
+    assert engines.pool.pick(without=[first]) is second
+    with pytest.raises(EngineUnavailable):
+        engines.pool.pick(without=[first, second])
+
+
+async def test_an_engine_may_be_silent_for_a_while(engines: Engines) -> None:
+    await engines.check()
+    engines.networks[0].is_silent = True
+    engines.now += 9
+    await engines.check()
+    assert [engine.state for engine in engines.pool.engines] == ["ready", "ready"]
+    engines.now += 1
+    await engines.check()
+    assert [engine.state for engine in engines.pool.engines] == ["away", "ready"]
+    assert engines.pool.aside == ["engine 1: The engine did not answer in time."]
+    engines.networks[0].is_silent = False
+    await engines.check()
+    assert engines.pool.aside == []
+
+
+async def test_waiting_ends_when_the_engine_is_put_aside(engines: Engines) -> None:
+    await engines.check()
+    engine = engines.pool.engines[0]
+
+    async def wait() -> None:
+        async with engine.waiting():
+            await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    engines.pool.set_state(engine, "away", "a reason")
+    with pytest.raises(PutAside):
+        await waiting
+    assert not engine.unanswered
+
+
+async def test_waiting_goes_on_while_there_is_no_other_engine(engines: Engines) -> None:
+    await engines.check()
+    first, second = engines.pool.engines
+    engines.pool.set_state(second, "away")
+    answered = asyncio.Event()
+
+    async def wait() -> str:
+        async with first.waiting():
+            await answered.wait()
+        return "answered"
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    engines.pool.set_state(first, "away")
+    answered.set()
+    assert await waiting == "answered"
+
+
+@pytest.mark.parametrize("lives", [True, False])
+async def test_an_engine_that_answers_nothing_is_asked_whether_it_lives(
+    engines: Engines, lives: bool
+) -> None:
+    await engines.check()
+    engine = engines.pool.engines[0]
+
+    async def is_alive(_engine: Engine) -> bool:
+        return lives
+
+    engines.pool.is_alive = is_alive
+    with engine.busy():
+        async with asyncio.timeout(None) as patience:
+            engine.unanswered.add(patience)
+            engine.heard_at -= 2 * STALL_S
+            await engines.pool.check(engine)
+            engine.unanswered.clear()
+            patience.reschedule(None)
+    assert engine.state == ("ready" if lives else "away")
