@@ -28,11 +28,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.gateway_report import claims, report
-from benchmarks.gateway_sides import Side, sides
+from benchmarks.gateway_sides import FOLDER, Side, sides
 from benchmarks.load import Seen
 from benchmarks.result import ROOT, commit
 
-FOLDER = ROOT / "var" / "bench" / "gateway"
 DRAWING = ROOT / "var" / "envs" / "litellm" / "bin" / "python"
 RATE = 100.0  # requests a second
 STREAM_RATE = 20.0

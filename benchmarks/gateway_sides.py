@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from http.client import HTTPConnection
@@ -21,6 +21,8 @@ from benchmarks.result import ROOT
 from benchmarks.serving import Server, end, running
 from benchmarks.vllm_engine import IDENTITY
 
+FOLDER = ROOT / "var" / "bench" / "gateway"
+GATEWAY = ("benchmarks.gateway_under_test",)
 LITELLM = ROOT / "var" / "envs" / "litellm" / "bin" / "litellm"
 QUESTION = "What is 1234 + 4321? Work it out and put the answer in \\boxed{}."
 START_S = 300.0
@@ -77,11 +79,12 @@ class Side:
 
 
 @contextmanager
-def sides(*names: str) -> Generator[dict[str, Side]]:
+def sides(*names: str, gateway: Sequence[str] = GATEWAY) -> Generator[dict[str, Side]]:
     """The named ways to one stub engine, all started, in the given order.
 
     `direct`, `relay` and `litellm`; `gateway` and `gateway_2` with one and two web processes, and
-    both with `_unlogged`, which asks the same processes not to store.
+    both with `_unlogged`, which asks the same processes not to store. `gateway` is the module that
+    is one, and its first arguments.
     """
     with ExitStack() as stack:
         engine = stack.enter_context(running("benchmarks.stub_engine"))
@@ -98,7 +101,7 @@ def sides(*names: str) -> Generator[dict[str, Side]]:
                 return Side(name, (stack.enter_context(_litellm(engine.url)),), "ttrl", LITELLM_KEY)
             number = 2 if "_2" in name else 1
             if number not in webs:
-                webs[number] = stack.enter_context(_gateway(engine.url, number))
+                webs[number] = stack.enter_context(_gateway(gateway, engine.url, number))
             fields = {"store": False} if name.endswith("_unlogged") else {}
             return Side(name, webs[number], "ttrl", API_KEY, fields)
 
@@ -106,8 +109,8 @@ def sides(*names: str) -> Generator[dict[str, Side]]:
 
 
 @contextmanager
-def _gateway(engine_url: str, number: int) -> Generator[tuple[Server, ...]]:
-    folder = ROOT / "var" / "bench" / "gateway" / f"data-{time.time_ns()}"
+def _gateway(program: Sequence[str], engine_url: str, number: int) -> Generator[tuple[Server, ...]]:
+    folder = FOLDER / f"data-{time.time_ns()}"
     with ExitStack() as stack, socket() as place:
         place.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
         place.bind(("127.0.0.1", 0))  # it does not listen: only keeps the port for the processes
@@ -115,7 +118,7 @@ def _gateway(engine_url: str, number: int) -> Generator[tuple[Server, ...]]:
         arguments = (str(folder), engine_url, "/identity", port)
         servers: list[Server] = []
         for _ in range(number):
-            server = stack.enter_context(running("benchmarks.gateway_under_test", *arguments))
+            server = stack.enter_context(running(*program, *arguments))
             _wait(server.url, "/readyz")
             servers.append(server)
         try:
@@ -131,9 +134,8 @@ LITELLM_KEY = "sk-" + "b3c5d7f9" * 6  # it refuses short ones
 @contextmanager
 def _litellm(engine_url: str) -> Generator[Server]:
     """The proxy as its manual has it: one worker, a master key, no database."""
-    folder = ROOT / "var" / "bench" / "gateway"
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "litellm.yaml"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    config = FOLDER / "litellm.yaml"
     engine = {"model": f"openai/{IDENTITY}", "api_base": f"{engine_url}/v1", "api_key": "none"}
     settings = {
         "model_list": [{"model_name": "ttrl", "litellm_params": engine}],
@@ -147,9 +149,9 @@ def _litellm(engine_url: str) -> Generator[Server]:
     command += ["--num_workers", "1", "--telemetry", "False"]
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with (
-        (folder / "litellm.log").open("w", encoding="utf-8") as log,
+        (FOLDER / "litellm.log").open("w", encoding="utf-8") as log,
         subprocess.Popen(
-            command, stdout=log, stderr=log, text=True, env=environment, cwd=folder
+            command, stdout=log, stderr=log, text=True, env=environment, cwd=FOLDER
         ) as process,
     ):
         try:
