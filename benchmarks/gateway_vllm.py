@@ -1,8 +1,7 @@
-"""What the gateway adds: the same request straight to the engine and through the gateway, which
-authenticates, checks, relays and logs it durably, side by side in one run.
+"""What the gateway adds to a real engine: the same request straight to vLLM, on the bundled model,
+and through the gateway, side by side in one run.
 
-    python -m benchmarks.gateway                     # a stub engine: only the way is measured
-    python -m benchmarks.gateway --vllm              # a real one, on the bundled model
+    python -m benchmarks.gateway_vllm
 
 One client alternates between the two ways from request to request: an engine on two cores is some
 ten times as uneven as the gateway is slow, and neighbours in time have the same of it. The added
@@ -25,13 +24,13 @@ from typing import Any
 import aiohttp
 import uvloop
 
+from benchmarks.gateway_sides import QUESTION
 from benchmarks.gateway_under_test import API_KEY
 from benchmarks.result import Claim, write_result
 from benchmarks.serving import serving
 from benchmarks.vllm_engine import IDENTITY
 
 CLIENTS = 8  # of the rounds with several
-QUESTION = "What is 1234 + 4321? Work it out and put the answer in \\boxed{}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +172,10 @@ async def _measure(engine: str, gateway: str, options: argparse.Namespace) -> di
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--requests", type=int, default=200, help="of one round on one way")
-    parser.add_argument("--warm-up", type=int, default=50)
-    parser.add_argument("--vllm", action="store_true", help="a real vLLM instead of the stub")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway_vllm")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=64, help="of one round on one way")
+    parser.add_argument("--warm-up", type=int, default=16)
     return parser.parse_args()
 
 
@@ -186,12 +184,8 @@ def main() -> None:
     options = _options()
     with ExitStack() as stack:
         data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="ttrl-bench-"))
-        if options.vllm:
-            started = stack.enter_context(serving("benchmarks.vllm_engine", f"{data_dir}/engine"))
-            engine, _, identity = started.partition(" ")
-        else:
-            engine = stack.enter_context(serving("benchmarks.stub_engine"))
-            identity = "/identity"
+        started = stack.enter_context(serving("benchmarks.vllm_engine", f"{data_dir}/engine"))
+        engine, _, identity = started.partition(" ")
         gateway = stack.enter_context(
             serving("benchmarks.gateway_under_test", data_dir, engine, identity)
         )
@@ -202,8 +196,7 @@ def main() -> None:
         Claim("added_latency_p50_ms", added, "ms", "<=", 5),
         Claim("stream_added_first_event_p50_ms", first, "ms", "<=", 5),
     ]
-    name = "gateway-vllm" if options.vllm else "gateway"
-    path = write_result(name, claims, {"engine": "vLLM" if options.vllm else "stub"} | data)
+    path = write_result("gateway-vllm", claims, {"engine": "vLLM"} | data)
     for claim in claims:
         verdict = "holds" if claim.holds else "does NOT hold"
         print(f"{claim.name}: {claim.value} {claim.unit} {claim.op} {claim.target}: {verdict}")

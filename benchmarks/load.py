@@ -168,9 +168,9 @@ class Connection(asyncio.Protocol):
 
 
 async def _connect(plan: Plan) -> Connection:
-    at = urlsplit(plan.url)
+    host, _, port = urlsplit(plan.url).netloc.partition(":")
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(Connection, at.hostname, at.port)
+    _, connection = await loop.create_connection(Connection, host, int(port))
     return connection
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import uuid
+import os
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,7 +45,7 @@ class Call:
     version: VersionRef
     started: float
     created_at: datetime
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    request_id: str = field(default_factory=lambda: os.urandom(16).hex())
     transcript: Transcript = field(default_factory=Transcript)
     first_byte_ms: float | None = None
 
