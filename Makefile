@@ -6,6 +6,7 @@ LOCK ?= requirements-cpu.lock
 UV := $(BIN)/uv
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TRL := var/envs/trl
+LITELLM := var/envs/litellm
 # The CPU build of torch comes from a folder of wheels where one is named, else from torch's own index.
 TORCH := $(if $(findstring gpu,$(LOCK)),,$(if $(strip $(UV_FIND_LINKS)),,--torch-backend cpu))
 export OMP_NUM_THREADS ?= 2
@@ -53,9 +54,14 @@ fix: setup ## format and mend what can be mended
 	$(BIN)/ruff format -q .
 	$(BIN)/ruff check -q --fix .
 
-bench-gateway: setup ## the latency that the gateway adds, side by side with the engine alone
-	$(BIN)/python -m benchmarks.gateway
-	$(BIN)/python -m benchmarks.gateway --vllm --rounds 5 --requests 64 --warm-up 16
+bench-gateway: setup $(LITELLM)/.ready ## what the gateway costs, against the engine alone, a bare relay and LiteLLM
+	$(BIN)/python -m benchmarks.gateway $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m benchmarks.gateway_vllm)
+
+$(LITELLM)/.ready: benchmarks/peers/litellm/requirements.txt $(VENV)/.ready
+	test -x $(LITELLM)/bin/python || $(UV) venv -q --python $(BIN)/python $(LITELLM)
+	$(UV) pip sync -q --python $(LITELLM)/bin/python $<
+	@touch $@
 
 bench-engine: setup ## sampling with an adapter on CPU, against the base model and vLLM as shipped
 	$(BIN)/python -m benchmarks.engine

@@ -1,213 +1,193 @@
-"""What the gateway adds: the same request straight to the engine and through the gateway, which
-authenticates, checks, relays and logs it durably, side by side in one run.
+"""What the gateway costs in front of an engine that costs nothing: latency, requests and streams a
+second, memory; against the engine alone, a bare relay, and the LiteLLM proxy.
 
-    python -m benchmarks.gateway                     # a stub engine: only the way is measured
-    python -m benchmarks.gateway --vllm              # a real one, on the bundled model
+    python -m benchmarks.gateway [--only latency|throughput|stream|memory] [--short] [--report]
 
-One client alternates between the two ways from request to request: an engine on two cores is some
-ten times as uneven as the gateway is slow, and neighbours in time have the same of it. The added
-latency is the median of the differences within pairs. With several clients rounds alternate. Every
-number is the median over rounds.
+The gateway checks keys and fields and logs durably, except where a side is called `unlogged`. Sides
+take turns within a round, a ratio or difference is that of one round, and what is claimed is the
+median over rounds. The load comes from a process of its own. The parts:
+
+- latency: requests come by the clock, 100 a second.
+- throughput: 64 clients ask again as soon as they are answered.
+- stream: streams a second, of events that come at once and of events 5 ms apart; and the time to
+  the first event, at 20 streams a second.
+- memory: what the web process holds during 100,000 requests, a fifth of them streams.
+
+Each part is stored under var/bench/gateway when it is done. Without `--only` what is stored is not
+run again, so the benchmark can be stopped and gone on with; with it a part is run anew. `--short`
+is to see that it works: its figures are stored nowhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import tempfile
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
-from statistics import median
-from time import perf_counter
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import aiohttp
-import uvloop
+from benchmarks.gateway_report import claims, report
+from benchmarks.gateway_sides import FOLDER, Side, sides
+from benchmarks.load import Seen
+from benchmarks.result import ROOT, commit
 
-from benchmarks.gateway_under_test import API_KEY
-from benchmarks.result import Claim, write_result
-from benchmarks.serving import serving
-from benchmarks.vllm_engine import IDENTITY
+DRAWING = ROOT / "var" / "envs" / "litellm" / "bin" / "python"
+RATE = 100.0  # requests a second
+STREAM_RATE = 20.0
+CLIENTS = 64
+PAUSE_MS = 5  # between the events of a stream
+REQUESTS = 100_000
+GATEWAYS = ("gateway", "gateway_unlogged", "gateway_2", "gateway_2_unlogged")
 
-CLIENTS = 8  # of the rounds with several
-QUESTION = "What is 1234 + 4321? Work it out and put the answer in \\boxed{}."
+Rounds = list[dict[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One of the two ways to the engine."""
+class Effort:
+    """How long to measure. Times in seconds."""
 
-    session: aiohttp.ClientSession
-    url: str
-    model: str
-
-    async def whole(self) -> tuple[float, float]:
-        """Milliseconds to the first byte and to the last, of an answer in one piece."""
-        return await self._ask(stream=False)
-
-    async def stream(self) -> tuple[float, float]:
-        """Milliseconds to the first event and to the last, of a stream."""
-        return await self._ask(stream=True)
-
-    async def _ask(self, *, stream: bool) -> tuple[float, float]:
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": QUESTION}],
-            "max_tokens": 32,
-            "temperature": 0.0,  # both ways ask for the same work
-        }
-        if stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
-        started = perf_counter()
-        async with self.session.post(f"{self.url}/v1/chat/completions", json=body) as response:
-            await response.content.readany()
-            first = perf_counter() - started
-            rest = await response.read()
-            last = perf_counter() - started
-            if response.status != 200 or b'"error"' in rest:
-                raise RuntimeError(f"{response.status}: {rest[:300]!r}")
-        return first * 1e3, last * 1e3
+    rounds: int = 5
+    seconds: float = 6.0
+    warm_up_s: float = 1.0
+    requests: int = REQUESTS
 
 
-Ask = Callable[[Way], Awaitable[tuple[float, float]]]
+SHORT = Effort(rounds=1, seconds=2.0, warm_up_s=0.5, requests=6_000)
 
 
-Times = list[tuple[float, float]]  # of each request, to the first byte and to the last
-Seen = dict[str, float]
+def by_turns(
+    ways: Sequence[Side], measure: Callable[[Side, int], Seen], rounds: int, *, what: str
+) -> Rounds:
+    """Measure every side in every round, in another order each time."""
+    found: Rounds = []
+    for number in range(rounds):
+        turn = number % len(ways)
+        seen: dict[str, dict[str, Any]] = {}
+        for side in (*ways[turn:], *ways[:turn]):
+            one = measure(side, number)
+            if one.failed:
+                raise RuntimeError(f"{side.name}: {one.failed} requests failed")
+            seen[side.name] = asdict(one)
+        found.append(seen)
+        said = ", ".join(f"{side.name} {seen[side.name]['per_s']:.0f}" for side in ways)
+        print(f"{what} {number + 1}/{rounds}, a second: {said}", flush=True)
+    return found
 
 
-def _percentiles(times: Times) -> Seen:
-    first, last = (sorted(column) for column in zip(*times, strict=True))
-    return {
-        "first_byte_p50_ms": median(first),
-        "p50_ms": median(last),
-        "p99_ms": last[int(0.99 * (len(last) - 1))],
-    }
+def latency(effort: Effort) -> dict[str, Any]:
+    """Requests by the clock: the same times of arrival for every side of a round."""
+    names = ("direct", "relay", "gateway", "gateway_unlogged")
+    with sides(*names) as ways:
+
+        def measure(side: Side, number: int) -> Seen:
+            return side.load(side.whole(), **_open(effort, RATE, number))
+
+        return {"rounds": by_turns(list(ways.values()), measure, effort.rounds, what="latency")}
 
 
-async def _alone(ways: Sequence[Way], ask: Ask, requests: int) -> tuple[list[Seen], Seen]:
-    """A round of one client that asks the same of both ways, one after the other; who is first
-    alternates. The percentiles of each way, and of what the second adds to the first.
-    """
-    times: list[Times] = [[], []]
-    for number in range(requests):
-        for way in (0, 1) if number % 2 == 0 else (1, 0):
-            times[way].append(await ask(ways[way]))
-    seen = [_percentiles(one) for one in times]
-    more = [(g[0] - d[0], g[1] - d[1]) for d, g in zip(*times, strict=True)]
-    added = _percentiles(more) | {"p99_ms": seen[1]["p99_ms"] - seen[0]["p99_ms"]}
-    return seen, added
+def throughput(effort: Effort) -> dict[str, Any]:
+    """As many requests as get through."""
+    with sides("direct", "relay", "litellm", *GATEWAYS) as ways:
+
+        def measure(side: Side, _number: int) -> Seen:
+            return side.load(side.whole(), **_closed(effort))
+
+        rounds = by_turns(list(ways.values()), measure, effort.rounds, what="requests")
+        return {"rounds": rounds, "rss_mib": {n: round(s.rss_mib, 1) for n, s in ways.items()}}
 
 
-async def _crowded(
-    ways: Sequence[Way], ask: Ask, requests: int, *, is_odd: bool
-) -> tuple[list[Seen], Seen]:
-    """A round of several clients at a time, on one way after the other."""
-    seen: list[Seen] = [{}, {}]
-    for way in (1, 0) if is_odd else (0, 1):
-        times: Times = []
+def stream(effort: Effort) -> dict[str, Any]:
+    """As many streams as get through, and the time to the first event of one."""
+    with sides("direct", "relay", "gateway", "gateway_unlogged") as ways:
+        every = list(ways.values())
 
-        async def client(way: Way, times: Times) -> None:
-            for _ in range(requests // CLIENTS):
-                times.append(await ask(way))
+        def at_once(side: Side, _number: int) -> Seen:
+            return side.load(side.stream(), **_closed(effort))
 
-        started = perf_counter()
-        await asyncio.gather(*(client(ways[way], times) for _ in range(CLIENTS)))
-        per_s = len(times) / (perf_counter() - started)
-        seen[way] = _percentiles(times) | {"requests_per_s": per_s}
-    return seen, {key: seen[1][key] - seen[0][key] for key in ("first_byte_p50_ms", "p50_ms")}
+        def paced(side: Side, _number: int) -> Seen:
+            body = side.stream(pause_ms=PAUSE_MS)
+            return side.load(body, **_closed(effort, clients=2 * CLIENTS))
 
+        def first_event(side: Side, number: int) -> Seen:
+            body = side.stream(pause_ms=PAUSE_MS)
+            return side.load(body, **_open(effort, STREAM_RATE, number))
 
-async def _compare(ways: Sequence[Way], ask: Ask, options: Any, *, alone: bool) -> dict[str, Any]:
-    rounds: list[tuple[list[Seen], Seen]] = []
-    for number in range(options.rounds):
-        if alone:
-            rounds.append(await _alone(ways, ask, options.requests))
-        else:
-            odd = number % 2 == 1
-            rounds.append(await _crowded(ways, ask, options.requests, is_odd=odd))
-    return {
-        "direct": _medians([seen[0] for seen, _ in rounds]),
-        "gateway": _medians([seen[1] for seen, _ in rounds]),
-        "added": _medians([added for _, added in rounds]),
-        "added_p50_ms_of_each_round": [round(added["p50_ms"], 3) for _, added in rounds],
-        "rounds": options.rounds,
-        "requests": options.requests,
-        "concurrency": 1 if alone else CLIENTS,
-    }
-
-
-def _medians(rounds: Sequence[Seen]) -> Seen:
-    return {key: round(median(one[key] for one in rounds), 3) for key in rounds[0]}
-
-
-async def _ready(session: aiohttp.ClientSession, url: str) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            async with session.get(f"{url}/readyz") as response:
-                if response.status == 200:
-                    return
-            await asyncio.sleep(0.05)
-
-
-async def _measure(engine: str, gateway: str, options: argparse.Namespace) -> dict[str, Any]:
-    async with AsyncExitStack() as stack:
-        to_engine, to_gateway = [
-            await stack.enter_async_context(aiohttp.ClientSession(headers=headers))
-            for headers in ({}, {"Authorization": f"Bearer {API_KEY}"})
-        ]
-        await _ready(to_gateway, gateway)
-        ways = Way(to_engine, engine, IDENTITY), Way(to_gateway, gateway, "ttrl")
-        for ask in (Way.whole, Way.stream):
-            await _alone(ways, ask, options.warm_up)
+        few = max(1, effort.rounds - 2)
         return {
-            name: await _compare(ways, ask, options, alone=alone)
-            for name, ask, alone in (
-                ("whole", Way.whole, True),
-                ("stream", Way.stream, True),
-                ("whole_concurrent", Way.whole, False),
-                ("stream_concurrent", Way.stream, False),
-            )
+            "at_once": by_turns(every, at_once, few, what="streams at once"),
+            "paced": by_turns(every, paced, few, what="streams of events 5 ms apart"),
+            "first_event": by_turns(every, first_event, effort.rounds, what="first events"),
         }
+
+
+def memory(effort: Effort) -> dict[str, Any]:
+    """What the web process holds after so many requests, every few seconds."""
+    samples: list[tuple[int, float]] = []
+    with sides("gateway") as ways:
+        side, answered = ways["gateway"], 0
+        bodies = [*[side.whole()] * 4, side.stream()]
+        while answered < effort.requests:
+            seen = side.load(*bodies, clients=CLIENTS, seconds=3.0, warm_up_s=0.0)
+            if seen.failed or not seen.answered:
+                raise RuntimeError(f"{seen.failed} requests failed, {seen.answered} did not")
+            answered += seen.answered
+            samples.append((answered, round(side.rss_mib, 2)))
+            print(f"memory: {samples[-1][1]} MiB after {answered} requests", flush=True)
+    return {"samples": samples}
+
+
+def _open(effort: Effort, rate: float, number: int) -> dict[str, Any]:
+    how = {"rate": rate, "clients": 8, "seed": number}
+    return how | {"seconds": effort.seconds, "warm_up_s": effort.warm_up_s}
+
+
+def _closed(effort: Effort, *, clients: int = CLIENTS) -> dict[str, Any]:
+    return {"clients": clients, "seconds": effort.seconds, "warm_up_s": effort.warm_up_s}
+
+
+PARTS: dict[str, Callable[[Effort], dict[str, Any]]] = {
+    "latency": latency,
+    "throughput": throughput,
+    "stream": stream,
+    "memory": memory,
+}
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--requests", type=int, default=200, help="of one round on one way")
-    parser.add_argument("--warm-up", type=int, default=50)
-    parser.add_argument("--vllm", action="store_true", help="a real vLLM instead of the stub")
+    parser.add_argument("--only", choices=PARTS, help="one part, whether or not it is stored")
+    parser.add_argument("--short", action="store_true", help="only see that it works")
+    parser.add_argument("--report", action="store_true", help="run nothing")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, write the result, and say it."""
+    """Run what is missing; write the result, and say it."""
     options = _options()
-    with ExitStack() as stack:
-        data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="ttrl-bench-"))
-        if options.vllm:
-            started = stack.enter_context(serving("benchmarks.vllm_engine", f"{data_dir}/engine"))
-            engine, _, identity = started.partition(" ")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    stored = {name: FOLDER / f"{name}.json" for name in PARTS}
+    effort = SHORT if options.short else Effort()
+    short: dict[str, Any] = {}
+    for name, measure in PARTS.items():
+        wanted = options.only == name if options.only else not stored[name].exists()
+        if options.report or not (wanted or (options.short and not options.only)):
+            continue
+        data = {"commit": commit()} | measure(effort)
+        if options.short:
+            short[name] = data
         else:
-            engine = stack.enter_context(serving("benchmarks.stub_engine"))
-            identity = "/identity"
-        gateway = stack.enter_context(
-            serving("benchmarks.gateway_under_test", data_dir, engine, identity)
-        )
-        data = uvloop.run(_measure(engine, gateway, options))
-    added = data["whole"]["added"]["p50_ms"]
-    first = data["stream"]["added"]["first_byte_p50_ms"]
-    claims = [
-        Claim("added_latency_p50_ms", added, "ms", "<=", 5),
-        Claim("stream_added_first_event_p50_ms", first, "ms", "<=", 5),
-    ]
-    name = "gateway-vllm" if options.vllm else "gateway"
-    path = write_result(name, claims, {"engine": "vLLM" if options.vllm else "stub"} | data)
-    for claim in claims:
+            stored[name].write_text(json.dumps(data), encoding="utf-8")
+    there = {name: json.loads(path.read_text()) for name, path in stored.items() if path.exists()}
+    parts = short if options.short else there
+    for claim in claims(parts):
         verdict = "holds" if claim.holds else "does NOT hold"
         print(f"{claim.name}: {claim.value} {claim.unit} {claim.op} {claim.target}: {verdict}")
-    print(path)
+    if parts and not options.short:
+        path = report(parts)
+        draw = [str(DRAWING), "-m", "benchmarks.peers.litellm.plot", "--result", str(path)]
+        subprocess.run(draw, check=True, cwd=ROOT)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def write_result(name: str, claims: Sequence[Claim], data: dict[str, Any]) -> Pa
     """Write `benchmarks/results/<name>.json` and return its path."""
     result = {
         "name": name,
-        "commit": _commit(),
+        "commit": commit(),
         "machine": _machine(),
         "claims": [
             {
@@ -62,7 +62,8 @@ def write_result(name: str, claims: Sequence[Claim], data: dict[str, Any]) -> Pa
     return path
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The short name of the working tree's commit."""
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

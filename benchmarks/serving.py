@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from socket import socket
+from dataclasses import dataclass
+from pathlib import Path
+from socket import SO_REUSEPORT, SOL_SOCKET, socket
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from benchmarks.result import ROOT
 
+STOP_S = 20
 
-def serve_forever(app: ASGIApp) -> None:
-    """Serve the app as the product is served; its URL is the first line printed."""
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that serves."""
+
+    url: str
+    pid: int
+
+    @property
+    def rss_mib(self) -> float:
+        """What it holds in memory. Linux only."""
+        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError(f"process {self.pid} has ended")
+
+    @property
+    def cpu_s(self) -> float:
+        """The processor time that it has used. Linux only."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def serve_forever(app: ASGIApp, *, port: int = 0) -> None:
+    """Serve the app as the product is served; its URL is the first line printed. A given port may
+    be shared with other processes that give it.
+    """
     listener = socket()
-    listener.bind(("127.0.0.1", 0))
+    if port:
+        listener.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
     listener.listen(1024)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     config = uvicorn.Config(
@@ -34,6 +65,13 @@ def serve_forever(app: ASGIApp) -> None:
 @contextmanager
 def serving(module: str, *args: str) -> Generator[str]:
     """Run `python -m module` for the block; yields the URL that it prints."""
+    with running(module, *args) as server:
+        yield server.url
+
+
+@contextmanager
+def running(module: str, *args: str) -> Generator[Server]:
+    """As `serving`, with the process."""
     command = [sys.executable, "-m", module, *args]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
@@ -41,6 +79,15 @@ def serving(module: str, *args: str) -> Generator[str]:
             url = process.stdout.readline().strip()
             if not url:
                 raise RuntimeError(f"{module} did not start")
-            yield url
+            yield Server(url, process.pid)
         finally:
-            process.terminate()
+            end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Stop a server; what does not want to is killed."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -69,7 +69,7 @@ class Keys:
     def digest(self, secret: str) -> str:
         """Hex HMAC-SHA256 of an API key with the pepper: what the database knows of it."""
         presented = secret.encode("utf-8", "surrogateescape")
-        return hmac.new(self.pepper, presented, hashlib.sha256).hexdigest()
+        return hmac.digest(self.pepper, presented, "sha256").hex()
 
     def is_admin(self, presented: str) -> bool:
         """Whether this is the admin key, in a time that does not depend on either."""

@@ -12,6 +12,7 @@ from server.gateway import openapi
 from server.gateway.allowlist import ChatRequest, CompletionRequest
 from server.gateway.client_side import api_key
 from server.gateway.deps import GatewayDeps
+from server.gateway.direct import DirectRoute
 from server.gateway.exchange import Exchange
 from server.gateway.feedback import add_feedback
 from server.gateway.messages.allowlist import CountRequest, MessagesRequest
@@ -69,30 +70,10 @@ class ModelList(BaseModel):
 def gateway_router(deps: GatewayDeps) -> APIRouter:
     """The data plane under `/v1`."""
     router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Security(API_KEY)])
-
-    @router.post(
-        "/chat/completions",
-        response_class=Response,
-        responses=openapi.answers("A chat completion.", "chat.completion.chunk"),
-        openapi_extra={"requestBody": openapi.request_body(ChatRequest)},
-    )
-    async def chat_completions(request: Request) -> Response:
-        """Answer a chat with the tenant's live adapter version, or the one that `model` names."""
-        return Exchange(deps, parse_chat)
-
-    @router.post(
-        "/completions",
-        response_class=Response,
-        responses=openapi.answers("A text completion.", "text_completion"),
-        openapi_extra={"requestBody": openapi.request_body(CompletionRequest)},
-    )
-    async def completions(request: Request) -> Response:
-        """Complete a prompt with the tenant's live adapter version, or the one that `model` names.
-        Logged, but never learned from.
-        """
-        return Exchange(deps, parse_completion)
-
-    _add_responses(router, deps)
+    direct = APIRouter(route_class=DirectRoute)
+    _add_completions(direct, deps)
+    _add_responses(direct, deps)
+    router.include_router(direct)
     _add_messages(router, deps)
     _add_models(router, deps)
     add_feedback(router, deps)
@@ -100,23 +81,54 @@ def gateway_router(deps: GatewayDeps) -> APIRouter:
     return router
 
 
+def _add_completions(router: APIRouter, deps: GatewayDeps) -> None:
+    chat = Exchange(deps, parse_chat)
+    text = Exchange(deps, parse_completion)
+
+    @router.post(
+        "/chat/completions",
+        response_class=Response,
+        responses=openapi.answers("A chat completion.", "chat.completion.chunk"),
+        openapi_extra={"requestBody": openapi.request_body(ChatRequest)},
+    )
+    async def chat_completions() -> Response:
+        """Answer a chat with the tenant's live adapter version, or the one that `model` names."""
+        return chat
+
+    @router.post(
+        "/completions",
+        response_class=Response,
+        responses=openapi.answers("A text completion.", "text_completion"),
+        openapi_extra={"requestBody": openapi.request_body(CompletionRequest)},
+    )
+    async def completions() -> Response:
+        """Complete a prompt with the tenant's live adapter version, or the one that `model` names.
+        Logged, but never learned from.
+        """
+        return text
+
+
 def _add_responses(router: APIRouter, deps: GatewayDeps) -> None:
+    exchange = Exchange(deps, parse_responses)
+
     @router.post(
         "/responses",
         response_class=Response,
         responses=openapi.typed_answers("A response.", "response.completed"),
         openapi_extra={"requestBody": openapi.request_body(ResponsesRequest)},
     )
-    async def responses(request: Request) -> Response:
+    async def responses() -> Response:
         """Answer with the tenant's live adapter version, or the one that `model` names. Logged and
         learned from as a chat. No response is kept: the conversation comes with each request.
         """
-        return Exchange(deps, parse_responses)
+        return exchange
 
 
 def _add_messages(router: APIRouter, deps: GatewayDeps) -> None:
-    anthropic = APIRouter(dependencies=[Security(ANTHROPIC_KEY)])
+    anthropic = APIRouter(route_class=DirectRoute, dependencies=[Security(ANTHROPIC_KEY)])
     shape = openapi.AnthropicErrorBody
+    exchange = Exchange(deps, parse_messages)
+    count = TokenCount(deps)
 
     @anthropic.post(
         "/messages",
@@ -124,11 +136,11 @@ def _add_messages(router: APIRouter, deps: GatewayDeps) -> None:
         responses=openapi.typed_answers("A message.", "message_stop", model=shape),
         openapi_extra={"requestBody": openapi.request_body(MessagesRequest)},
     )
-    async def messages(request: Request) -> Response:
+    async def messages() -> Response:
         """Answer with the tenant's live adapter version, or the one that `model` names. Logged and
         learned from as a chat.
         """
-        return Exchange(deps, parse_messages)
+        return exchange
 
     @anthropic.post(
         "/messages/count_tokens",
@@ -139,9 +151,9 @@ def _add_messages(router: APIRouter, deps: GatewayDeps) -> None:
         },
         openapi_extra={"requestBody": openapi.request_body(CountRequest)},
     )
-    async def count_tokens(request: Request) -> Response:
+    async def count_tokens() -> Response:
         """Count the tokens of a conversation. Nothing is generated or logged."""
-        return TokenCount(deps)
+        return count
 
     router.include_router(anthropic)
 

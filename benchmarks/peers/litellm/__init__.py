@@ -1,0 +1,1 @@
+"""The LiteLLM proxy, in an environment of its own."""

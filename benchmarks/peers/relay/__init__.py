@@ -1,0 +1,1 @@
+"""The limit of a Python gateway: a relay that does nothing else."""
