@@ -11,6 +11,8 @@ from pydantic import BaseModel
 check = Checks("anthropic")
 client = anthropic.Anthropic(base_url=BASE_URL, api_key=KEY, max_retries=0, timeout=120)
 
+# The package has no such arguments any more; the API has them still.
+GREEDY = {"temperature": 0}
 TOOL = {"name": "add", "description": "Adds.", "input_schema": ADD_SCHEMA}
 
 
@@ -25,7 +27,7 @@ class Sum(BaseModel):
 @check("messages")
 def _() -> None:
     raw = client.messages.with_raw_response.create(
-        model=MODEL, messages=MESSAGES, max_tokens=64, temperature=0
+        model=MODEL, messages=MESSAGES, max_tokens=64, extra_body=GREEDY
     )
     message = raw.parse()
     [block] = message.content
@@ -44,14 +46,14 @@ def _() -> None:
 def _() -> None:
     history = [*MESSAGES, {"role": "assistant", "content": "46"}, *MESSAGES]
     cut = client.messages.create(
-        model=MODEL, messages=history, system="Add.", max_tokens=2, top_k=5
+        model=MODEL, messages=history, system="Add.", max_tokens=2, extra_body={"top_k": 5}
     )
     assert cut.stop_reason == "max_tokens", cut
     assert cut.usage.output_tokens == 2, cut.usage
-    whole = client.messages.create(model=MODEL, messages=MESSAGES, max_tokens=64, temperature=0)
+    whole = client.messages.create(model=MODEL, messages=MESSAGES, max_tokens=64, extra_body=GREEDY)
     first = whole.content[0].text.strip()[0]
     stopped = client.messages.create(
-        model=MODEL, messages=MESSAGES, max_tokens=64, temperature=0, stop_sequences=[first]
+        model=MODEL, messages=MESSAGES, max_tokens=64, extra_body=GREEDY, stop_sequences=[first]
     )
     assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", first), stopped
     assert first not in "".join(block.text for block in stopped.content), stopped
@@ -59,9 +61,9 @@ def _() -> None:
 
 @check("stream")
 def _() -> None:
-    whole = client.messages.create(model=MODEL, messages=MESSAGES, max_tokens=64, temperature=0)
+    whole = client.messages.create(model=MODEL, messages=MESSAGES, max_tokens=64, extra_body=GREEDY)
     with client.messages.stream(
-        model=MODEL, messages=MESSAGES, max_tokens=64, temperature=0
+        model=MODEL, messages=MESSAGES, max_tokens=64, extra_body=GREEDY
     ) as stream:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
@@ -89,6 +91,15 @@ async def _() -> None:
         async with other.messages.stream(model=MODEL, messages=MESSAGES, max_tokens=16) as stream:
             assert [text async for text in stream.text_stream]
     assert len({message.id for message in messages}) == 3, messages
+
+
+@check("thinking and effort, which this model has not")
+def _() -> None:
+    for more in ({"thinking": {"type": "disabled"}}, {"output_config": {"effort": "low"}}):
+        message = client.messages.create(
+            model=MODEL, messages=MESSAGES, max_tokens=16, speed="standard", **more
+        )
+        assert message.content[0].type == "text", message
 
 
 @check("tools: a named one")

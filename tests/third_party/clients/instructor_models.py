@@ -18,9 +18,7 @@ class Sum(BaseModel):
 
 
 def client(mode: instructor.Mode) -> instructor.Instructor:
-    return instructor.from_openai(
-        openai.OpenAI(base_url=V1, api_key=KEY, max_retries=0), mode=mode
-    )
+    return instructor.from_openai(openai.OpenAI(base_url=V1, api_key=KEY, max_retries=0), mode=mode)
 
 
 @check("JSON schema")

@@ -96,6 +96,8 @@ def _() -> None:
 def _() -> None:
     bad = ChatOpenAI(model=MODEL, base_url=V1, api_key=SecretStr("sk-ttrl-wrong"), max_retries=0)
     raises(openai.AuthenticationError, lambda: bad.invoke(QUESTION))
+    other = ChatOpenAI(model="gpt-4o", base_url=V1, api_key=SecretStr(KEY), max_retries=0)
+    raises(openai.NotFoundError, lambda: other.invoke(QUESTION))
 
 
 check.run()

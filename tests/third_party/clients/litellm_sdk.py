@@ -73,9 +73,7 @@ def _() -> None:
     raises(litellm.AuthenticationError, lambda: ask(api_key="sk-ttrl-wrong"))
     raises(litellm.NotFoundError, lambda: ask(model="openai/gpt-4o"))
     long = [{"role": "user", "content": "12+34 " * 2000}]
-    raises(
-        litellm.ContextWindowExceededError, lambda: litellm.completion(messages=long, **OPENAI)
-    )
+    raises(litellm.ContextWindowExceededError, lambda: litellm.completion(messages=long, **OPENAI))
 
 
 check.run()

@@ -350,9 +350,7 @@ def _() -> None:
     raises(openai.NotFoundError, lambda: client.files.list())
     raises(
         openai.BadRequestError,
-        lambda: client.responses.create(
-            model=MODEL, input=QUESTION, previous_response_id="resp_1"
-        ),
+        lambda: client.responses.create(model=MODEL, input=QUESTION, previous_response_id="resp_1"),
     )
 
 
