@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu bench-swaps bench-contention lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine test-clients bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu bench-swaps bench-contention lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -49,6 +49,9 @@ unit: setup ## all tests but those on a real vLLM
 
 engine: setup ## the tests on a real vLLM
 	$(BIN)/pytest -q -m engine
+
+test-clients: setup ## clients from elsewhere against a live server, each in its environment (CLIENTS="name ..." for some)
+	$(BIN)/python -m tests.third_party.run $(CLIENTS)
 
 fix: setup ## format and mend what can be mended
 	$(BIN)/ruff format -q .

@@ -125,7 +125,8 @@ class TenantDirectory:
     async def _read_caller(self, digest: str) -> Caller:
         tenant = await self._database.run(lambda c: key_owner(c, digest), write=False)
         if tenant is None:
-            raise Unauthorized("The API key is not valid.")
+            # OpenAI's own words: litellm tells a bad key from a bad request by them alone.
+            raise Unauthorized("Incorrect API key provided.")
         live = await self._version(tenant.id, tenant.name, tenant.live_version)
         settings = self._settings_of(tenant.id, tenant.settings)
         return Caller(tenant.id, tenant.name, live, cache_salt(tenant.id), settings)

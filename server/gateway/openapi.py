@@ -80,6 +80,8 @@ FIELDS: Final[dict[str, str]] = {
     "thinking": "`disabled` asks for no reasoning, as far as the model's template knows.",
     "output_config": "`format`: JSON that follows a schema. `effort`: how long to think.",
     "inference_geo": "Accepted and not used.",
+    "speed": "Accepted and not used.",
+    "diagnostics": "Accepted and not used.",
     "cache_control": "Accepted and not used: the engine's prefix cache needs no hints.",
     "mcp_servers": "Not supported.",
     "container": "Not supported.",

@@ -38,6 +38,7 @@ class ToolUseBlock(
     input: Object
     cache_control: Any = None
     caller: Any = None
+    toolset_name: str | None = None
 
 
 class ToolResultBlock(
@@ -49,6 +50,7 @@ class ToolResultBlock(
     content: str | list[TextBlock] | None = None
     is_error: bool | None = None
     cache_control: Any = None
+    toolset_name: str | None = None
 
 
 class ThinkingBlock(
@@ -108,7 +110,7 @@ class Thinking(Struct, forbid_unknown_fields=True, omit_defaults=True):
     is not enforced: `max_tokens` is.
     """
 
-    type: Literal["enabled", "disabled", "adaptive"]
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: Count | None = None
     display: str | None = None
 
@@ -138,6 +140,7 @@ class Conversation(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: Any = None
+    speed: str | None = None
     mcp_servers: Annotated[list[Any], Meta(max_length=0)] | None = None
     context_management: None = None
     container: None = None
@@ -163,9 +166,17 @@ class MessagesRequest(Conversation, forbid_unknown_fields=True, omit_defaults=Tr
     service_tier: str | None = None
     inference_geo: str | None = None
     ttrl: VoteOptions | None = None
+    diagnostics: Object | None = None
 
 
-DROPPED_MESSAGES: Final = ("metadata", "service_tier", "inference_geo", "cache_control")
+DROPPED_MESSAGES: Final = (
+    "metadata",
+    "service_tier",
+    "inference_geo",
+    "cache_control",
+    "speed",
+    "diagnostics",
+)
 """Accepted and never passed on. The engine's prefix cache needs no `cache_control`."""
 
 OBEYED_MESSAGES: Final = ("model", "store", "ttrl")

@@ -273,6 +273,35 @@ async def test_store_false_is_not_logged(stack: Stack):
     assert await stack.queries() == []
 
 
+async def test_what_newer_clients_send(stack: Stack):
+    """Fields and values of version 2 of Anthropic's package that mean nothing to an engine."""
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": "4", "toolset_name": "t"}
+    use = {"type": "tool_use", "id": "c1", "name": "add", "input": {}, "toolset_name": "t"}
+    response = await post(
+        stack,
+        speed="standard",
+        diagnostics={"previous_message_id": "msg_1"},
+        thinking={"type": "between_tools"},
+        messages=[
+            USER,
+            {"role": "assistant", "content": [use]},
+            {"role": "user", "content": [result]},
+        ],
+    )
+    assert response.status_code == 200, response.text
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    assert stack.fake.received(CHAT)[0].body == {
+        "model": "t1-adder--v2",
+        "cache_salt": "tenant-1",
+        "messages": [
+            USER,
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "4"},
+        ],
+        "max_tokens": 100,
+    }
+
+
 async def test_the_key_of_anthropics_clients(stack: Stack):
     headers = {"x-api-key": ADDER, "anthropic-version": "2023-06-01"}
     async with stack.http(headers=headers) as http:
@@ -283,7 +312,9 @@ async def test_the_key_of_anthropics_clients(stack: Stack):
         http.headers["x-api-key"] = "sk-wrong"
         response = await http.post(MESSAGES, json=asked())
     assert response.status_code == 401
-    assert response.json()["error"]["type"] == "authentication_error"
+    error = response.json()["error"]
+    # The words are OpenAI's: clients that wrap several providers look for them.
+    assert error == {"type": "authentication_error", "message": "Incorrect API key provided."}
 
 
 async def test_count_tokens(stack: Stack):
