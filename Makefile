@@ -7,13 +7,15 @@ UV := $(BIN)/uv
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TRL := var/envs/trl
 LITELLM := var/envs/litellm
+AUDIT := var/envs/audit
+FUZZ ?= 60
 # The CPU build of torch comes from a folder of wheels where one is named, else from torch's own index.
 TORCH := $(if $(findstring gpu,$(LOCK)),,$(if $(strip $(UV_FIND_LINKS)),,--torch-backend cpu))
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix unit engine test-clients bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu bench-swaps bench-contention lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine test-clients bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu bench-swaps bench-contention bench-durability fuzz audit lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -85,6 +87,20 @@ bench-contention: setup ## users' latency while a tenant adapts, against without
 
 bench-gpu: setup ## time and memory of an update on a GPU; without one it only says so
 	$(BIN)/python -m benchmarks.gpu
+
+bench-durability: setup ## kill -9, databases that stop and a full disk under load: nothing acknowledged is lost (20 minutes)
+	$(BIN)/python -m benchmarks.durability
+
+fuzz: setup ## at least 100,000 made-up cases for the relay, the parsers, the spool and the whole API (an hour)
+	TTRL_FUZZ=$(FUZZ) $(BIN)/pytest -q --timeout 7200 tests/fuzz
+
+audit: setup $(AUDIT)/.ready ## known vulnerabilities of what both locks pin; asks a service on the network, and exits 2 without it
+	.ci/audit/run $(AUDIT)/bin/pip-audit requirements-cpu.lock requirements-gpu.lock
+
+$(AUDIT)/.ready: .ci/audit/requirements.txt $(VENV)/.ready
+	test -x $(AUDIT)/bin/python || $(UV) venv -q --python $(BIN)/python $(AUDIT)
+	$(UV) pip sync -q --python $(AUDIT)/bin/python $<
+	@touch $@
 
 bench-estimators: setup ## learning from votes, arm against arm (an hour; can be stopped and gone on with)
 	$(BIN)/python -m benchmarks.estimators

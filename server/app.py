@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import socket
 import sys
@@ -25,7 +26,7 @@ from server.db.migrate import check, upgrade
 from server.embedded import Embedded
 from server.engine.identity import identity_dir
 from server.engine.model_files import check_model
-from server.errors import ConfigurationError
+from server.errors import ConfigurationError, DatabaseAway
 from server.gateway.routes import gateway_router
 from server.health import health_router
 from server.http_errors import install_error_handlers
@@ -34,6 +35,9 @@ from server.observability.access import AccessLog
 from server.observability.observer import Observer
 from server.parts import Parts
 from server.scrape import scrape_router
+from server.waiting import DatabaseWait
+
+logger = logging.getLogger(__name__)
 
 GRACE_S = 10  # requests in flight may finish so long after SIGTERM
 BODY_GRACE_S = 5  # a body that is late is answered before its connection is closed
@@ -76,9 +80,19 @@ async def prepare(settings: Settings) -> None:
     """Everything that may fail before a port is open, so that it fails with one clear line.
 
     Raises:
+        DatabaseAway: only the database is missing, and may be there later.
         ConfigurationError: the model's files, the secrets or the database are not as needed.
     """
     check_model(settings.model)
+    await prepare_database(settings)
+
+
+async def prepare_database(settings: Settings) -> None:
+    """Bring a SQLite file to this program's schema; refuse another one's.
+
+    Raises:
+        DatabaseAway, ConfigurationError: as `prepare`.
+    """
     with refused_at_start(settings.sqlalchemy_url):
         database = Database(settings.sqlalchemy_url)
         try:
@@ -153,7 +167,7 @@ def _access_log(settings: Settings) -> AccessLog | None:
 def run_server(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
     configure_logging(settings, process="web")
-    asyncio.run(prepare(settings))
+    wait = _prepare_or_wait(settings)
     keys = Keys.load(settings)
     listener = listen(settings)
     embedded = Embedded(settings)
@@ -166,7 +180,7 @@ def run_server(settings: Settings) -> None:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        async with parts.running(), embedded.running():
+        async with wait.running(), parts.running(), embedded.running():
             yield
 
     app = create_app(parts, lifespan=lifespan, access_log=_access_log(settings))
@@ -174,5 +188,23 @@ def run_server(settings: Settings) -> None:
     raise_file_limit(settings.max_connections)
     with suppress(KeyboardInterrupt), listener:
         server.run(sockets=[listener])
+    if wait.failure is not None:
+        raise wait.failure
     if not server.started:
         raise SystemExit(1)
+
+
+def _prepare_or_wait(settings: Settings) -> DatabaseWait:
+    """What is to be waited for after the start: nothing, if the database is there."""
+    try:
+        asyncio.run(prepare(settings))
+    except DatabaseAway as error:
+        if not settings.database_wait_s:
+            raise
+        logger.warning("%s Starting without it.", error.message)
+        return DatabaseWait(lambda: prepare_database(settings), timeout_s=settings.database_wait_s)
+    return DatabaseWait(_nothing, timeout_s=0)
+
+
+async def _nothing() -> None:
+    """There is nothing to wait for."""

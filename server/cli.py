@@ -89,7 +89,7 @@ async def _migrate(settings: Settings) -> None:
     from server.db.migrate import upgrade
 
     with refused_at_start(settings.sqlalchemy_url):
-        database = Database(settings.sqlalchemy_url)
+        database = Database(settings.sqlalchemy_url, is_patient=True)
         try:
             await upgrade(database)
         finally:

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL with an async driver; default: SQLite in the data directory.",
     )
 
+    database_wait_s: float = Field(
+        default=300,
+        ge=0,
+        description="How long `serve` waits at start for a database that does not answer.",
+    )
+
     host: str = Field(default="127.0.0.1", description="Address that the web process binds.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the web process binds.")
     admin_key: SecretStr | None = Field(

@@ -23,6 +23,7 @@ TTRLError
  +- EngineFailed 502         the engine answered something that makes no sense
  |   +- AdapterDamaged 409   a version's files are not what was published
  +- ConfigurationError       at start: never an HTTP answer
+ |   +- DatabaseAway      nothing answers, or not yet: it may be there later
  |   +- DatabaseBehind
  |   +- ModelFilesError
  +- CycleError               in the worker: ends a cycle with a reason
@@ -240,6 +241,10 @@ class ConfigurationError(TTRLError):
     """The process cannot start like this."""
 
     code = "configuration_error"
+
+
+class DatabaseAway(ConfigurationError):
+    """The database does not answer at start, and may do so later."""
 
 
 class DatabaseBehind(ConfigurationError):

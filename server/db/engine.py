@@ -9,18 +9,22 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from server.db import sqlite
+from server.db import postgres, sqlite
 
 T = TypeVar("T")
 
 
 class Database:
-    """Hands out transactions. The constructor does no I/O."""
+    """Hands out transactions. The constructor does no I/O. `is_patient`: a command may take as
+    long as it takes, as a migration does.
+    """
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, is_patient: bool = False) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {} if self.is_sqlite else {"pool_pre_ping": True}
+        if self.url.get_driver_name() == "asyncpg":
+            options["connect_args"] = postgres.connect_args(is_patient=is_patient)
         options["hide_parameters"] = True  # they are tenants' texts; errors are logged
         self.engine = create_async_engine(self.url, pool_size=pool_size, max_overflow=0, **options)
         self._threads: dict[bool, sqlite.TransactionThread] = {}
@@ -29,6 +33,8 @@ class Database:
             if self.url.database not in (None, "", ":memory:"):
                 for write in (True, False):
                     self._threads[write] = sqlite.TransactionThread(self.url, write=write)
+        elif self.url.get_driver_name() == "asyncpg":
+            postgres.install(self.engine.sync_engine)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         writing = self.engine.execution_options(sqlite_write=True)
         self._writing_sessions = async_sessionmaker(writing, expire_on_commit=False)

@@ -6,12 +6,13 @@ U+2400 (the picture of NUL) on every database, so that a log reads the same ever
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Insert, Table, insert, text
+from sqlalchemy import Connection, Insert, Table, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     DataError,
@@ -24,9 +25,12 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
+from server.db import sqlite as sqlite_file
 from server.db.engine import Database
-from server.db.models import Answer, Query
+from server.db.models import Answer, Query, Tenant
 from server.errors import LogUnavailable
+
+logger = logging.getLogger(__name__)
 
 QUERIES, ANSWERS = cast(Table, Query.__table__), cast(Table, Answer.__table__)
 INSERT_QUERIES, INSERT_ANSWERS = insert(QUERIES), insert(ANSWERS)
@@ -107,7 +111,9 @@ async def store_entries(database: Database, entries: Sequence[LogEntry]) -> None
 
 
 async def replay_entries(database: Database, entries: Sequence[LogEntry]) -> None:
-    """As `store_entries`, for entries that may be stored already: those are left as they are."""
+    """As `store_entries`, for entries that may be stored already: those are left as they are. What
+    waited for a tenant that is deleted by now is dropped.
+    """
     await _store(database, entries, insert_missing_entries)
 
 
@@ -145,19 +151,19 @@ def _reason(error: Exception) -> str:
 async def is_writable(database: Database) -> bool:
     """Whether a transaction that writes can be committed now."""
     try:
-        await database.run(_touch)
+        return await database.run(_touch)
     except (SQLAlchemyError, OSError):
         return False
-    return True
 
 
-def _touch(connection: Connection) -> None:
+def _touch(connection: Connection) -> bool:
     """Write something that changes nothing, so that a full disk is noticed too."""
     if connection.dialect.name == "sqlite":
         version = connection.execute(text("PRAGMA user_version")).scalar_one()
         connection.execute(text(f"PRAGMA user_version = {int(version)}"))
-    else:
-        connection.execute(text("SELECT txid_current()"))
+        return sqlite_file.has_room(connection)
+    connection.execute(text("SELECT txid_current()"))
+    return True
 
 
 def insert_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
@@ -166,16 +172,36 @@ def insert_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
 
 
 def insert_missing_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
-    """Insert those that are not there; an entry's rows are there all or none."""
+    """Insert those that are not there; an entry's rows are there all or none. A tenant's deletion
+    waits for this, or is seen by it.
+    """
+    deleted = _deleted_tenants(connection, {entry.tenant_id for entry in entries})
+    if deleted:
+        kept = [entry for entry in entries if entry.tenant_id not in deleted]
+        logger.warning("%d entries of deleted tenants are dropped", len(entries) - len(kept))
+        entries = kept
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     queries = dialect.insert(QUERIES).on_conflict_do_nothing()
     answers = dialect.insert(ANSWERS).on_conflict_do_nothing()
     _insert(connection, entries, queries, answers)
 
 
+def _deleted_tenants(connection: Connection, tenant_ids: set[int]) -> set[int]:
+    """Those of them that are deleted; the others stay as they are until the transaction ends."""
+    known = (
+        select(Tenant.id, Tenant.deleted_at)
+        .where(Tenant.id.in_(sorted(tenant_ids)))
+        .order_by(Tenant.id)
+        .with_for_update(read=True)
+    )
+    return {row.id for row in connection.execute(known) if row.deleted_at is not None}
+
+
 def _insert(
     connection: Connection, entries: Sequence[LogEntry], queries: Insert, answers: Insert
 ) -> None:
+    if not entries:
+        return
     connection.execute(queries, [_query_row(entry) for entry in entries])
     rows = [_answer_row(entry.id, answer) for entry in entries for answer in entry.answers]
     if rows:

@@ -5,13 +5,19 @@ turn, and threads for what is on the hot path.
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 T = TypeVar("T")
+
+PROBE_BYTES: Final = 256 * 2**10  # more than a page or two, which the disk may still have
 
 PRAGMAS = (
     "PRAGMA journal_mode=WAL",
@@ -42,6 +48,27 @@ def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql("BEGIN")
+
+
+def has_room(connection: Connection) -> bool:
+    """Whether the disk of this database takes more: a small write may find room in its log where
+    the next one finds none.
+    """
+    path = connection.engine.url.database
+    if path in (None, "", ":memory:"):
+        return True
+    probe = Path(f"{path}.{secrets.token_hex(4)}.probe")
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return True
 
 
 class TransactionThread:

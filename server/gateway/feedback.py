@@ -27,6 +27,7 @@ from server.tenants import Caller
 MAX_BODY_BYTES: Final = 2**20
 MAX_IN_FLIGHT: Final = 64  # over all tenants; these requests are short
 MAX_PER_TENANT: Final = 16  # so that slow bodies of one keep nobody else away
+RETRY_AFTER_S: Final = 5
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -110,6 +111,12 @@ async def _store(
             stored = await sql.store(deps.database, caller.tenant_id, said, deps.clock.now())
     except TimeoutError:
         raise Unavailable("Feedback cannot be stored in time.") from None
+    if stored.unknown and deps.recorder.status.state != "ok":
+        # They may be in the spool. What was stored is not stored twice when all of it comes again.
+        raise Unavailable(
+            "Answers are waiting to be logged, perhaps this one too. Send the feedback again.",
+            retry_after_s=RETRY_AFTER_S,
+        )
     rows = [stored.rows.get((one.id, one.choice)) for one in given]
     return [None if row is None else _rendered(row) for row in rows], stored.unknown
 

@@ -7,10 +7,10 @@ steps here: an item opens, grows by pieces, and closes. A whole answer is one la
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from server.errors import EngineFailed
-from server.gateway.transcript import Choice, Chunk, Usage
+from server.gateway.transcript import CalledFunction, CallPiece, Choice, Chunk, Usage
 
 Kind = Literal["reasoning", "text", "call"]
 Moment = Literal["open", "piece", "close"]
@@ -100,20 +100,20 @@ class Items:
             self._begin(Item(kind, len(self.all)), steps)
         self._add(text, steps)
 
-    def _call(self, position: int, piece: dict[str, Any], steps: list[Step]) -> None:
+    def _call(self, position: int, piece: CallPiece, steps: list[Step]) -> None:
         index = piece.get("index")
-        key = index if isinstance(index, int) else position
-        function: dict[str, Any] = piece.get("function") or {}
+        key = position if index is None else index
+        function: CalledFunction = piece.get("function") or {}
         item = self._calls.get(key)
         if item is None:
             place = len(self.all)
-            call_id, name = str(piece.get("id") or f"call_{place}"), str(function.get("name") or "")
+            call_id, name = piece.get("id") or f"call_{place}", function.get("name") or ""
             item = self._calls[key] = Item("call", place, call_id, name)
             self._begin(item, steps)
         elif item is not self._open:
             raise EngineFailed("The engine mixed up its tool calls.")
         if arguments := function.get("arguments"):
-            self._add(str(arguments), steps)
+            self._add(arguments, steps)
 
     def _begin(self, item: Item, steps: list[Step]) -> None:
         self._close(steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -14,11 +14,27 @@ from server.errors import EngineFailed
 logger = logging.getLogger(__name__)
 
 
+class CalledFunction(TypedDict, total=False):
+    """What of a called function is in a chunk; `arguments` is JSON text."""
+
+    name: str | None
+    arguments: str | None
+
+
+class CallPiece(TypedDict, total=False):
+    """A tool call, or the piece of one that a chunk adds."""
+
+    index: int | None
+    id: str | None
+    type: str | None
+    function: CalledFunction | None
+
+
 class Delta(msgspec.Struct):
     """A message, or the piece of one that a chunk adds."""
 
     content: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[CallPiece] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None  # the same, as older engines call it
 

@@ -36,5 +36,5 @@ def decode(data: bytes) -> LogEntry:
     """
     try:
         return _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise NotEncodable(str(error)) from error
