@@ -17,12 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
+from ttrl_client.types import TenantSettings
 
 from server.config import Settings
 from server.db.log import LogEntry
 from server.errors import TTRLError
 from server.gateway.call import Call
 from server.gateway.relay import relay_stream, relay_whole
+from server.observability.requests import Observed
 from server.spool.entries import encode
 from server.tenants import Caller, VersionRef
 from tests.fuzz.bodies import VALID, junk
@@ -31,7 +33,7 @@ from tests.fuzz.test_parsing import PARSERS
 
 ENGINE_NAME = "t1-adder--v1"
 VERSION = VersionRef(1, ENGINE_NAME, "/adapters/t1/v1", "adder--v1")
-CALLER = Caller(1, "adder", VERSION, "tenant-1")
+CALLER = Caller(1, "adder", VERSION, "tenant-1", TenantSettings())
 ENDS = (b"data: [DONE]\n\n", b"event: response.completed\n", b"event: message_stop\n")
 ENDS_CUT = b"event: response.incomplete\n"
 FAILED = (b'data: {"error":', b"event: error\n")
@@ -116,7 +118,7 @@ class Engine:
         """Nothing to close."""
 
     @asynccontextmanager
-    async def post(self, *_: object) -> AsyncGenerator[Engine]:
+    async def post(self, *_: object, **__: object) -> AsyncGenerator[Engine]:
         yield self
 
 
@@ -137,7 +139,9 @@ def call_on(path: str, engine: Engine, log: Log, *, stream: bool) -> Call:
     deps = SimpleNamespace(settings=Settings(), upstream=engine, recorder=log)
     asked = PARSERS[path](_bytes(body), Settings())
     started = datetime(2026, 1, 1, tzinfo=UTC)
-    return Call(cast(Any, deps), CALLER, asked, VERSION, 0.0, started, request_id="r")
+    return Call(
+        cast(Any, deps), CALLER, asked, VERSION, 0.0, started, seen=Observed(request_id="r")
+    )
 
 
 async def relayed(path: str, engine: Engine, log: Log, *, stream: bool) -> list[Message] | None:
