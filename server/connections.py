@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from server.errors import BadRequest, HeadersTooLarge, ServerFull, TTRLError
@@ -110,6 +111,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_since: float | None = None
         self._body_since: float | None = None
         self._unread_since: float | None = None
+        self._answering: RequestResponseCycle | None = None
         self._head_bytes = 0
         self._message_bytes = 0
         self._headers = 0
@@ -118,7 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request is being answered: it may be on its way."""
-        return self.cycle is None or self.cycle.response_complete
+        return self._answering is None or self._answering.response_complete
 
     def is_overdue(self, now: float) -> bool:
         """Whether the client has taken too long with anything."""
@@ -154,8 +156,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(ServerFull("There are too many connections; try again.", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """End. The request that is being answered is told, not only the last that was read."""
         self._watch.open.discard(self)
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        self._answering = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -194,6 +200,10 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("too large a head")
         self._body_since = self._watch.now()
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         """A body has ended."""

@@ -16,9 +16,11 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from sqlalchemy import select
 
+from server.app import http_config
 from server.auth import Keys
 from server.clock import SystemClock
 from server.config import Settings
+from server.connections import Watch
 from server.db.engine import Database
 from server.db.log import LogEntry
 from server.db.models import AdapterVersion, Answer, ApiKey, Base, Query, Tenant
@@ -73,6 +75,7 @@ class Stack:
     database: Database
     fakes: list[FakeVLLM]
     recorder: WatchedRecorder
+    watch: Watch  # over its connections
 
     @property
     def fake(self) -> FakeVLLM:
@@ -158,9 +161,11 @@ async def running(
         app = FastAPI()
         install_error_handlers(app)
         app.include_router(gateway_router(deps))
-        url = await held.enter_async_context(serve(app))
+        http = http_config(app, config, lifespan="off", timeout_graceful_shutdown=1)
+        url = await held.enter_async_context(serve(app, config=http))
         assert isinstance(deps.recorder, WatchedRecorder)
-        yield Stack(url, app, deps, database, fakes, deps.recorder)
+        watch: Any = http.http
+        yield Stack(url, app, deps, database, fakes, deps.recorder, watch.__self__)
 
 
 async def _deps(
