@@ -49,12 +49,12 @@ class Exchange(Response):
         with self._admission.enter(), ExitStack() as held:
             body = await read_body(scope, receive, deps.settings.max_body_bytes)
             asked = self._parse(body, deps.settings)
+            plan = plan_vote(asked, caller.settings, deps.settings.max_votes)
             version = await deps.tenants.resolve(caller, asked.model)
             if asked.store:
                 held.enter_context(deps.recorder.reserve())
             held.enter_context(deps.registry.lease(version))
             call = Call(deps, caller, asked, version, started, created_at)
-            plan = plan_vote(asked, caller.settings, deps.settings.max_votes)
             if plan is not None:
                 await relay_vote(call, plan, receive, send)
             else:

@@ -84,14 +84,15 @@ class EngineSampler:
         """See `Sampler.draw`. Where an engine dies, what it owed is drawn again elsewhere."""
         owed, redraws = size, 0
         while owed:
+            begun = len(self._draws)
             try:
                 async with aclosing(self._draw(owed)) as batches:
                     async for batch in batches:
                         owed -= len(batch)
                         yield batch
             except EngineUnavailable:
-                redraws += 1
-                if redraws > MAX_REDRAWS:
+                redraws += 1  # before an engine has begun, `Upstream` tries the others itself
+                if redraws > MAX_REDRAWS or len(self._draws) == begun:
                     raise
 
     async def _draw(self, size: int) -> AsyncGenerator[Sequence[LoggedAnswer]]:
