@@ -4,13 +4,12 @@ each is known as soon as it ends, and its tokens are counted even if it is cance
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from aiohttp import ClientResponse
 
 from server.db.log import LoggedAnswer
 from server.errors import EngineFailed, EngineUnavailable
@@ -102,9 +101,10 @@ class EngineSampler:
             draw.samples += [Sample() for _ in range(size)]
             self._draws.append(draw)
             try:
-                async with aclosing(self._read(response, draw)) as batches:
+                async with aclosing(self._read(response.content.iter_any(), draw)) as batches:
                     async for batch in batches:
                         yield batch
+                await drain(response)
             finally:
                 self._call.transcript.usage = self.usage()
 
@@ -124,16 +124,15 @@ class EngineSampler:
         return changes
 
     async def _read(
-        self, response: ClientResponse, draw: _Draw
+        self, content: AsyncIterable[bytes], draw: _Draw
     ) -> AsyncGenerator[Sequence[LoggedAnswer]]:
         splitter = EventSplitter()
-        async for data in response.content.iter_any():
+        async for data in content:
             self._ended.clear()
             is_done = self._take(splitter.feed(data), draw)
             if self._ended:
                 yield [self._call.transcript.answer(choice) for choice in self._ended]
             if is_done:
-                await drain(response)
                 return
         raise EngineUnavailable(WENT_AWAY)
 
