@@ -11,10 +11,10 @@ from ttrl_client.types._base import Wire
 
 
 class Answer(Wire):
-    """One of the sampled answers of a query, as the client received it."""
+    """One of the sampled answers of a query. Of a vote the client received the first."""
 
     choice: int = Field(description="OpenAI's choice index.")
-    text: str = Field(description="What the client received.")
+    text: str = Field(description="What was answered.")
     tool_calls: list[Any] | None = Field(description="In OpenAI's shape.")
     finish_reason: str | None = Field(description="In OpenAI's words.")
     reasoning: str | None = Field(

@@ -43,6 +43,11 @@ class VotePlan:
             drawn, target = target, 2 * target
 
     @property
+    def widest_wave(self) -> int:
+        """The most answers that an engine makes at once."""
+        return max(self.waves())
+
+    @property
     def rule(self) -> Rule:
         """What ends the vote after a wave."""
         return Rule(self.confidence, self.first_wave, min_samples=0, by_view=False)

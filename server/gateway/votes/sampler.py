@@ -4,7 +4,7 @@ each is known as soon as it ends, and its tokens are counted even if it is cance
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +14,6 @@ import msgspec
 from server.db.log import LoggedAnswer
 from server.errors import EngineFailed, EngineUnavailable
 from server.gateway.call import Call
-from server.gateway.engine_answer import EngineAnswer
 from server.gateway.engine_errors import engine_error
 from server.gateway.relay import WENT_AWAY, drain
 from server.gateway.sse import DONE, EventSplitter, payload
@@ -84,14 +83,15 @@ class EngineSampler:
         """See `Sampler.draw`. Where an engine dies, what it owed is drawn again elsewhere."""
         owed, redraws = size, 0
         while owed:
+            begun = len(self._draws)
             try:
                 async with aclosing(self._draw(owed)) as batches:
                     async for batch in batches:
                         owed -= len(batch)
                         yield batch
             except EngineUnavailable:
-                redraws += 1
-                if redraws > MAX_REDRAWS:
+                redraws += 1  # before an engine has begun, `Upstream` tries the others itself
+                if redraws > MAX_REDRAWS or len(self._draws) == begun:
                     raise
 
     async def _draw(self, size: int) -> AsyncGenerator[Sequence[LoggedAnswer]]:
@@ -101,9 +101,10 @@ class EngineSampler:
             draw.samples += [Sample() for _ in range(size)]
             self._draws.append(draw)
             try:
-                async with aclosing(self._read(response, draw)) as batches:
+                async with aclosing(self._read(response.content.iter_any(), draw)) as batches:
                     async for batch in batches:
                         yield batch
+                await drain(response)
             finally:
                 self._call.transcript.usage = self.usage()
 
@@ -123,16 +124,15 @@ class EngineSampler:
         return changes
 
     async def _read(
-        self, response: EngineAnswer, draw: _Draw
+        self, content: AsyncIterable[bytes], draw: _Draw
     ) -> AsyncGenerator[Sequence[LoggedAnswer]]:
         splitter = EventSplitter()
-        async for data in response.content.iter_any():
+        async for data in content:
             self._ended.clear()
             is_done = self._take(splitter.feed(data), draw)
             if self._ended:
                 yield [self._call.transcript.answer(choice) for choice in self._ended]
             if is_done:
-                await drain(response)
                 return
         raise EngineUnavailable(WENT_AWAY)
 

@@ -80,7 +80,7 @@ async def test_what_an_engine_owed_when_it_died_is_drawn_again(stack: Stack):
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_engines_that_die_again_and_again_are_an_error(stack: Stack, stream: bool):
-    stack.fake.script(CHAT, *[Fault(drop_after=0)] * 3)
+    stack.fake.script(CHAT, *[Fault(drop_after=1)] * 3)
     said = await refused(stack, **chat(ttrl={"votes": 4}, stream=stream))
     assert said[:2] == (503, "engine_unavailable")
     assert len(stack.fake.received(CHAT)) == 3
