@@ -42,8 +42,8 @@ async def _link(tools: Tools, lease: Lease, span: Span) -> None:
     try:
         async with tools.database.transaction(write=False) as session:
             cycle = await cycles.cycle_by_id(session, lease.cycle_id)
-            chosen = (cycle.selection or {}).get("prompts", []) if cycle is not None else []
-            ids = [str(entry[0]) for entry in chosen]
+            selection = None if cycle is None else cycle.selection
+            ids = [entry[0] for entry in (selection or {"prompts": []})["prompts"]]
             traced = await traffic.traces_of(session, lease.tenant_id, ids, limit=MAX_LINKS)
     except (SQLAlchemyError, OSError) as error:
         logger.warning("trace without links", error=type(error).__name__)

@@ -76,7 +76,7 @@ async def traces_of(
             .order_by(Query.created_at)
             .limit(limit - len(found))
         )
-        found += [(trace_id, span_id) for trace_id, span_id in rows]
+        found += [(str(trace_id), str(span_id)) for trace_id, span_id in rows]
         if len(found) >= limit:
             break
     return found

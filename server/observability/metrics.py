@@ -7,6 +7,7 @@ docs/operations.md ("Watching it") describes each metric; a test compares the tw
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -40,47 +41,20 @@ class Metrics:
         self.in_flight = 0  # requests of all routes that are being answered
         self._registry = own = CollectorRegistry()
         self._max_tenants = max_tenants
-        self._requests = Counter(
-            "ttrl_requests", "Requests answered.", ("route", "status"), registry=own
+        timed = partial(Histogram, labelnames=("route",), buckets=LATENCIES_S, registry=own)
+        stored = partial(Histogram, buckets=LOG_TIMES_S, registry=own)
+        counted = partial(Counter, registry=own)
+        self._requests = counted("ttrl_requests", "Requests answered.", ("route", "status"))
+        self._seconds = timed("ttrl_request_seconds", "From arrival to the end of the answer.")
+        self._first = timed("ttrl_first_token_seconds", "From arrival to a stream's first event.")
+        self._failed = counted("ttrl_streams_failed", "Streams that ended in an error.", ("route",))
+        self._tenant_requests = counted(
+            "ttrl_tenant_requests", "Requests with a tenant's key.", ("tenant",)
         )
-        self._seconds = Histogram(
-            "ttrl_request_seconds",
-            "From a request's arrival to the end of its answer.",
-            ("route",),
-            buckets=LATENCIES_S,
-            registry=own,
-        )
-        self._first = Histogram(
-            "ttrl_first_token_seconds",
-            "From a request's arrival to the first event of its stream.",
-            ("route",),
-            buckets=LATENCIES_S,
-            registry=own,
-        )
-        self._failed = Counter(
-            "ttrl_streams_failed", "Streams that ended with an error.", ("route",), registry=own
-        )
-        self._tenant_requests = Counter(
-            "ttrl_tenant_requests", "Requests with a tenant's key.", ("tenant",), registry=own
-        )
-        self._tokens = Counter(
-            "ttrl_tokens", "Tokens of prompts and completions.", ("tenant", "kind"), registry=own
-        )
-        self._log_wait = Histogram(
-            "ttrl_log_wait_seconds",
-            "How long an answer waited until it was stored.",
-            buckets=LOG_TIMES_S,
-            registry=own,
-        )
-        self._commit = Histogram(
-            "ttrl_log_commit_seconds",
-            "How long a group commit took.",
-            buckets=LOG_TIMES_S,
-            registry=own,
-        )
-        self._committed = Counter(
-            "ttrl_log_committed_entries", "Answers in those commits.", registry=own
-        )
+        self._tokens = counted("ttrl_tokens", "Tokens read and generated.", ("tenant", "kind"))
+        self._log_wait = stored("ttrl_log_wait_seconds", "How long an answer waited to be stored.")
+        self._commit = stored("ttrl_log_commit_seconds", "How long a group commit took.")
+        self._committed = counted("ttrl_log_committed_entries", "Answers in those commits.")
         self._seconds_of = {route: self._seconds.labels(route) for route in ROUTES}
         self._first_of = {route: self._first.labels(route) for route in GENERATING}
         self._failed_of = {route: self._failed.labels(route) for route in GENERATING}

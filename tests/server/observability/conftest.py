@@ -67,6 +67,13 @@ class Watched:
         return {span.name: span for span in self.exporter.get_finished_spans()}
 
 
+def ids(span: ReadableSpan) -> tuple[str, str]:
+    """Its trace id and its own, in hex."""
+    context = span.get_span_context()
+    assert context is not None
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 

@@ -19,7 +19,7 @@ from server.observability.access import AccessLog
 from server.observability.requests import Observed
 from tests.fakes.vllm import Fault
 
-from .conftest import ADMIN_KEY, Watched, bearer
+from .conftest import ADMIN_KEY, Watched, bearer, ids
 
 FORGED = "x\n2026-01-01T00:00:00Z [info     ] all is well\r\x1b[2J\u2028\u202e"
 Logs = Callable[[str], io.StringIO]
@@ -75,7 +75,7 @@ async def test_probes_and_scrapes_are_lines_only_when_they_fail(app: Watched) ->
 async def test_a_traced_request_says_so(traced: Watched) -> None:
     await traced.ask()
     said = json.loads(traced.lines[0])
-    assert said["trace_id"] == f"{traced.spans()['chat ttrl'].context.trace_id:032x}"
+    assert said["trace_id"] == ids(traced.spans()["chat ttrl"])[0]
 
 
 def test_a_line_can_be_read_on_a_terminal() -> None:

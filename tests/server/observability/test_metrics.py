@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -197,3 +198,17 @@ async def test_every_metric_is_described_and_nothing_else(app: Watched) -> None:
     assert served.pop("ttrl_newest_step") == ("gauge", set())  # there is no step yet
     assert described.pop("ttrl_newest_step") == ("gauge", {"metric"})
     assert served == described
+
+
+def test_the_dashboard_shows_only_what_there_is() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    described = set(re.findall(r"^\| `((?:ttrl_|vllm:)\S+)` \| \w+ \|", text, re.MULTILINE))
+    dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text())
+    shown = {
+        name.removesuffix("_bucket")
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"(?:ttrl_|vllm:)\w+", target["expr"])
+    }
+    assert len(shown) > 10
+    assert shown <= described

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
 from sqlalchemy import select
 
 from server.config import Settings
@@ -13,7 +12,7 @@ from server.engine.launch import engine_command
 from server.observability.traces import open_traces, traces_url
 from tests.fakes.vllm import Fault
 
-from .conftest import Watched, watched
+from .conftest import Watched, ids, watched
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -23,10 +22,6 @@ TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 async def telling(tmp_path: Path, sqlite_template: Path) -> AsyncGenerator[Watched]:
     async with watched(tmp_path, sqlite_template, traced=True, content=True) as app:
         yield app
-
-
-def trace_id(span: ReadableSpan) -> str:
-    return f"{span.context.trace_id:032x}"
 
 
 async def row(app: Watched) -> Query:
@@ -42,18 +37,18 @@ async def test_a_request_is_followed_from_the_client_to_the_engine_and_the_log(
     assert answer.status_code == 200
     spans = traced.spans()
     assert spans.keys() == {"chat ttrl", "engine", "log commit"}
-    assert {trace_id(span) for span in spans.values()} == {TRACE}
+    assert {ids(span)[0] for span in spans.values()} == {TRACE}
     request, engine = spans["chat ttrl"], spans["engine"]
     assert request.parent is not None
     assert f"{request.parent.span_id:016x}" == PARENT
     for name in ("engine", "log commit"):
         parent = spans[name].parent
         assert parent is not None
-        assert parent.span_id == request.context.span_id
+        assert f"{parent.span_id:016x}" == ids(request)[1]
     (asked,) = traced.fake.received("/v1/chat/completions")
-    assert asked.headers["traceparent"] == f"00-{TRACE}-{engine.context.span_id:016x}-01"
+    assert asked.headers["traceparent"] == f"00-{TRACE}-{ids(engine)[1]}-01"
     logged = await row(traced)
-    assert (logged.trace_id, logged.span_id) == (TRACE, f"{request.context.span_id:016x}")
+    assert (logged.trace_id, logged.span_id) == ids(request)
 
 
 async def test_a_span_speaks_the_conventions_of_genai(traced: Watched) -> None:
