@@ -27,10 +27,14 @@ QUESTION = "What is 12+34?"
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
 ADD_SCHEMA = {
     "type": "object",
-    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    "properties": {
+        "a": {"type": "integer", "minimum": 0, "maximum": 99},
+        "b": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
     "required": ["a", "b"],
     "additionalProperties": False,
 }
+"""Bounded, because a model that follows no thought would write digits for ever."""
 
 Check = Callable[[], Any]
 
