@@ -5,7 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import anthropic
-from checking import ADD_SCHEMA, BASE_URL, KEY, LABEL, MESSAGES, MODEL, Checks, raises
+from checking import (
+    ADD_SCHEMA,
+    BASE_URL,
+    KEY,
+    LABEL,
+    LIMITED_KEY,
+    MESSAGES,
+    MODEL,
+    Checks,
+    raises,
+)
 from pydantic import BaseModel, Field
 
 check = Checks("anthropic")
@@ -195,12 +205,14 @@ def _() -> None:
 
 @check("rate limit")
 async def _() -> None:
-    async with anthropic.AsyncAnthropic(base_url=BASE_URL, api_key=KEY, max_retries=0) as other:
+    async with anthropic.AsyncAnthropic(
+        base_url=BASE_URL, api_key=LIMITED_KEY, max_retries=0
+    ) as other:
         results = await asyncio.gather(
             *(
                 other.messages.create(
                     model=MODEL, messages=[{"role": "user", "content": f"{i}, " * 60}],
-                    max_tokens=400,
+                    max_tokens=200,
                 )
                 for i in range(64)
             ),

@@ -18,6 +18,8 @@ BASE_URL = os.environ.get("TTRL_TEST_URL", "")
 """The server, without a path."""
 KEY = os.environ.get("TTRL_TEST_KEY", "")
 """A tenant's key."""
+LIMITED_KEY = os.environ.get("TTRL_TEST_LIMITED_KEY", "")
+"""The key of a tenant that may ask but little at once."""
 V1 = f"{BASE_URL}/v1"
 MODEL = "ttrl"
 LABEL = os.environ.get("TTRL_TEST_LABEL", "")
