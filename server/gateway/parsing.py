@@ -90,8 +90,20 @@ def chat_asked(route: RouteName, request: ChatRequest, body: bytes, render: Rend
     for message in messages:
         for name in DROPPED_FROM_MESSAGES:
             message.pop(name, None)
+    if request.tool_choice not in (None, "none", "auto"):
+        _bind_arguments(upstream["tools"])
     asked = _asked(route, request, upstream, messages, body, _chat_reason(request), render)
     return asked if request.ttrl is None else replace(asked, vote=request.ttrl)
+
+
+def _bind_arguments(tools: list[dict[str, Any]]) -> None:
+    """Let the arguments of a call that must come follow its schema, unless the client says not to.
+    vLLM 0.32 takes any JSON value for the arguments of a tool that is not `strict`, a bare `0` too.
+    """
+    for tool in tools:
+        function: dict[str, Any] = tool["function"]
+        if function.get("parameters"):
+            function.setdefault("strict", True)
 
 
 def parse_completion(body: bytes, settings: Settings) -> Asked:

@@ -17,7 +17,7 @@ class Client:
     title: str
     environment: str
     script: str
-    timeout_s: float = 240.0
+    timeout_s: float = 300.0
 
     @property
     def name(self) -> str:

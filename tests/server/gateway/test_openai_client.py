@@ -254,3 +254,26 @@ async def test_the_history_of_an_openai_client_is_taken(stack: Stack):
     assert second.choices[0].message.content == "t1-adder--v2|sure?"
     sent = stack.fake.received("/v1/chat/completions")[1].body["messages"][1]
     assert sent == {"role": "assistant", "content": "t1-adder--v2|2+2"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "strict", "sent"),
+    [
+        ("required", None, True),
+        ({"type": "function", "function": {"name": "add"}}, None, True),
+        ("required", False, False),  # the client's word counts
+        ("auto", None, None),
+    ],
+)
+async def test_the_arguments_of_a_call_that_must_come_follow_the_schema(
+    stack: Stack, choice: Any, strict: bool | None, sent: bool | None
+):
+    """vLLM binds them for `strict` tools alone."""
+    function = dict(TOOL["function"]) | ({} if strict is None else {"strict": strict})
+    tool: Any = {"type": "function", "function": function}
+    async with stack.openai() as client:
+        await client.chat.completions.create(
+            model="ttrl", messages=MESSAGES, tools=[tool], tool_choice=choice
+        )
+    [request] = stack.fake.received("/v1/chat/completions")
+    assert request.body["tools"][0]["function"].get("strict") is sent

@@ -5,8 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import anthropic
-from checking import ADD_SCHEMA, BASE_URL, KEY, LABEL, MESSAGES, MODEL, Checks, raises
-from pydantic import BaseModel
+from checking import (
+    ADD_SCHEMA,
+    BASE_URL,
+    KEY,
+    LABEL,
+    LIMITED_KEY,
+    MESSAGES,
+    MODEL,
+    Checks,
+    raises,
+)
+from pydantic import BaseModel, Field
 
 check = Checks("anthropic")
 client = anthropic.Anthropic(base_url=BASE_URL, api_key=KEY, max_retries=0, timeout=120)
@@ -19,9 +29,8 @@ TOOL = {"name": "add", "description": "Adds.", "input_schema": ADD_SCHEMA}
 class Sum(BaseModel):
     """What structured output is asked for."""
 
-    a: int
-    b: int
-    total: int
+    a: int = Field(ge=0, le=99)
+    b: int = Field(ge=0, le=99)
 
 
 @check("messages")
@@ -105,7 +114,7 @@ def _() -> None:
 @check("tools: a named one")
 def _() -> None:
     asked = client.messages.create(
-        model=MODEL, messages=MESSAGES, tools=[TOOL], max_tokens=64,
+        model=MODEL, messages=MESSAGES, tools=[TOOL], max_tokens=128,
         tool_choice={"type": "tool", "name": "add"},
     )  # fmt: skip
     [use] = [block for block in asked.content if block.type == "tool_use"]
@@ -126,7 +135,7 @@ def _() -> None:
 @check("tools: any, streamed")
 def _() -> None:
     with client.messages.stream(
-        model=MODEL, messages=MESSAGES, tools=[TOOL], max_tokens=96, tool_choice={"type": "any"}
+        model=MODEL, messages=MESSAGES, tools=[TOOL], max_tokens=256, tool_choice={"type": "any"}
     ) as stream:
         pieces = [event.partial_json for event in stream if event.type == "input_json"]
         final = stream.get_final_message()
@@ -140,7 +149,7 @@ def _() -> None:
 @check("parse")
 def _() -> None:
     message = client.messages.parse(
-        model=MODEL, messages=MESSAGES, max_tokens=64, output_format=Sum
+        model=MODEL, messages=MESSAGES, max_tokens=128, output_format=Sum
     )
     assert isinstance(message.parsed_output, Sum), message
 
@@ -196,12 +205,14 @@ def _() -> None:
 
 @check("rate limit")
 async def _() -> None:
-    async with anthropic.AsyncAnthropic(base_url=BASE_URL, api_key=KEY, max_retries=0) as other:
+    async with anthropic.AsyncAnthropic(
+        base_url=BASE_URL, api_key=LIMITED_KEY, max_retries=0
+    ) as other:
         results = await asyncio.gather(
             *(
                 other.messages.create(
                     model=MODEL, messages=[{"role": "user", "content": f"{i}, " * 60}],
-                    max_tokens=400,
+                    max_tokens=200,
                 )
                 for i in range(64)
             ),

@@ -11,7 +11,10 @@ export const QUESTION = "What is 12+34?";
 export const MESSAGES = [{ role: "user", content: QUESTION }];
 export const ADD_SCHEMA = {
   type: "object",
-  properties: { a: { type: "integer" }, b: { type: "integer" } },
+  properties: {
+    a: { type: "integer", minimum: 0, maximum: 99 },
+    b: { type: "integer", minimum: 0, maximum: 99 },
+  },
   required: ["a", "b"],
   additionalProperties: false,
 };

@@ -18,6 +18,8 @@ BASE_URL = os.environ.get("TTRL_TEST_URL", "")
 """The server, without a path."""
 KEY = os.environ.get("TTRL_TEST_KEY", "")
 """A tenant's key."""
+LIMITED_KEY = os.environ.get("TTRL_TEST_LIMITED_KEY", "")
+"""The key of a tenant that may ask but little at once."""
 V1 = f"{BASE_URL}/v1"
 MODEL = "ttrl"
 LABEL = os.environ.get("TTRL_TEST_LABEL", "")
@@ -27,10 +29,14 @@ QUESTION = "What is 12+34?"
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
 ADD_SCHEMA = {
     "type": "object",
-    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    "properties": {
+        "a": {"type": "integer", "minimum": 0, "maximum": 99},
+        "b": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
     "required": ["a", "b"],
     "additionalProperties": False,
 }
+"""Bounded, because a model that follows no thought would write digits for ever."""
 
 Check = Callable[[], Any]
 

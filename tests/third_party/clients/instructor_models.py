@@ -5,7 +5,7 @@ from __future__ import annotations
 import instructor
 import openai
 from checking import KEY, MESSAGES, MODEL, V1, Checks
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 check = Checks("instructor")
 
@@ -13,8 +13,8 @@ check = Checks("instructor")
 class Sum(BaseModel):
     """What is asked for."""
 
-    a: int
-    b: int
+    a: int = Field(ge=0, le=99)
+    b: int = Field(ge=0, le=99)
 
 
 def client(mode: instructor.Mode) -> instructor.Instructor:
@@ -24,7 +24,7 @@ def client(mode: instructor.Mode) -> instructor.Instructor:
 @check("JSON schema")
 def _() -> None:
     found = client(instructor.Mode.JSON_SCHEMA).chat.completions.create(
-        model=MODEL, messages=MESSAGES, response_model=Sum, max_retries=1, max_tokens=64
+        model=MODEL, messages=MESSAGES, response_model=Sum, max_retries=1, max_tokens=128
     )
     assert isinstance(found, Sum), found
 
@@ -32,7 +32,7 @@ def _() -> None:
 @check("tools")
 def _() -> None:
     found, raw = client(instructor.Mode.TOOLS).chat.completions.create_with_completion(
-        model=MODEL, messages=MESSAGES, response_model=Sum, max_retries=1, max_tokens=64
+        model=MODEL, messages=MESSAGES, response_model=Sum, max_retries=1, max_tokens=128
     )
     assert isinstance(found, Sum), found
     assert raw.id.startswith("chatcmpl-"), raw
@@ -42,7 +42,7 @@ def _() -> None:
 def _() -> None:
     pieces = list(
         client(instructor.Mode.JSON_SCHEMA).chat.completions.create_partial(
-            model=MODEL, messages=MESSAGES, response_model=Sum, max_retries=1, max_tokens=64
+            model=MODEL, messages=MESSAGES, response_model=Sum, max_retries=1, max_tokens=128
         )
     )
     assert pieces, "nothing came"

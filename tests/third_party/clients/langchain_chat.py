@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import openai
 from checking import KEY, LABEL, MODEL, QUESTION, V1, Checks, raises
 from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 check = Checks("langchain-openai", "langchain-core")
 
@@ -16,19 +18,22 @@ check = Checks("langchain-openai", "langchain-core")
 class Sum(BaseModel):
     """What structured output is asked for."""
 
-    a: int
-    b: int
+    a: int = Field(ge=0, le=99)
+    b: int = Field(ge=0, le=99)
+
+
+Small = Annotated[int, Field(ge=0, le=99)]
 
 
 @tool
-def add(a: int, b: int) -> int:
+def add(a: Small, b: Small) -> int:
     """Add two numbers."""
     return a + b
 
 
 def chat(**more: object) -> ChatOpenAI:
     return ChatOpenAI(
-        model=MODEL, base_url=V1, api_key=SecretStr(KEY), max_retries=0, max_tokens=64, **more
+        model=MODEL, base_url=V1, api_key=SecretStr(KEY), max_retries=0, max_tokens=128, **more
     )
 
 

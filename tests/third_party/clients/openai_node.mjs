@@ -8,7 +8,8 @@ import { ADD_SCHEMA, KEY, LABEL, MESSAGES, MODEL, QUESTION, V1, run } from "./ch
 
 const options = { baseURL: V1, apiKey: KEY, maxRetries: 0, timeout: 120_000 };
 const client = new OpenAI(options);
-const Sum = z.object({ a: z.number().int(), b: z.number().int() });
+const small = z.number().int().min(0).max(99);
+const Sum = z.object({ a: small, b: small });
 const asked = { model: MODEL, messages: MESSAGES, max_tokens: 64, temperature: 0 };
 const TOOL = { type: "function", function: { name: "add", parameters: ADD_SCHEMA, strict: true } };
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from checking import KEY, MODEL, QUESTION, V1, Checks, raises
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_ai import Agent, NativeOutput, ToolOutput
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
@@ -14,14 +14,14 @@ check = Checks("pydantic-ai-slim")
 provider = OpenAIProvider(base_url=V1, api_key=KEY)
 chat = OpenAIChatModel(MODEL, provider=provider)
 responses = OpenAIResponsesModel(MODEL, provider=provider)
-settings = ModelSettings(max_tokens=64, temperature=0)
+settings = ModelSettings(max_tokens=128, temperature=0)
 
 
 class Sum(BaseModel):
     """What typed output is asked for."""
 
-    a: int
-    b: int
+    a: int = Field(ge=0, le=99)
+    b: int = Field(ge=0, le=99)
 
 
 @check("run")

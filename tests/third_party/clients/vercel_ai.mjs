@@ -15,7 +15,8 @@ const compatible = createOpenAICompatible({
   supportsStructuredOutputs: true,
 });
 const openai = createOpenAI({ baseURL: V1, apiKey: KEY });
-const Sum = z.object({ a: z.number().int(), b: z.number().int() });
+const small = z.number().int().min(0).max(99);
+const Sum = z.object({ a: small, b: small });
 const add = tool({ inputSchema: Sum, execute: async ({ a, b }) => a + b });
 const asked = { prompt: QUESTION, maxOutputTokens: 64, temperature: 0, maxRetries: 0 };
 
