@@ -171,7 +171,7 @@ async def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         # The product's own niceness of the trainer, not the tests'.
-        live = LiveServer(Path(name) / "server", trainer_nice=5)
+        live = LiveServer(Path(name), trainer_nice=5)
         try:
             await asyncio.to_thread(live.start)
             phases = await measure(live, rounds=options.rounds, phase_s=options.phase_s)

@@ -268,6 +268,8 @@ async def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        for part in ("fire", "crowd"):
+            (folder / part).mkdir()
         fire, fire_data = await under_fire(folder, num_swaps=options.swaps, rounds=options.rounds)
         crowd, crowd_data = await crowded(folder, seconds=options.crowd_s)
     claims = [*fire, *crowd]
