@@ -178,9 +178,12 @@ def run_server(settings: Settings) -> None:
         identity_dir=identity_dir(settings),
     )
 
+    def give_up() -> None:
+        server.should_exit = True
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        async with wait.running(), parts.running(), embedded.running():
+        async with wait.running(give_up), parts.running(), embedded.running():
             yield
 
     app = create_app(parts, lifespan=lifespan, access_log=_access_log(settings))

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -36,21 +34,21 @@ class DatabaseWait:
         self._timeout_s = timeout_s
 
     @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """Ask beside the block."""
-        task = asyncio.create_task(self._run(), name="database wait")
+    async def running(self, give_up: Callable[[], None]) -> AsyncGenerator[None]:
+        """Ask beside the block; `give_up` is called when there is a failure."""
+        task = asyncio.create_task(self._run(give_up), name="database wait")
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait((task,))
 
-    async def _run(self) -> None:
+    async def _run(self, give_up: Callable[[], None]) -> None:
         try:
             await self.until_there()
         except ConfigurationError as error:
             self.failure = error
-            os.kill(os.getpid(), signal.SIGTERM)
+            give_up()
 
     async def until_there(self) -> None:
         """Return when the database can be used.

@@ -66,7 +66,11 @@ def plan(serving: Serving, body: dict[str, Any], is_chat: bool, request_id: str)
         return refusal
     messages = body["messages"] if is_chat else None
     prompt = wire.render_chat(messages) if messages is not None else body["prompt"]
-    ids = wire.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+    prompts = [
+        wire.encode(p) if isinstance(p, str) else p for p in (prompt if several else [prompt])
+    ]
+    ids = max(prompts, key=len)
     if len(ids) >= serving.max_model_len:
         text = f"This model's maximum context length is {serving.max_model_len} tokens. However,"
         text += f" your prompt contains {len(ids)} input tokens."
@@ -78,18 +82,19 @@ def plan(serving: Serving, body: dict[str, Any], is_chat: bool, request_id: str)
         return_token_ids=bool(body.get("return_token_ids")),
         logprobs=bool(body.get("logprobs")) if is_chat else body.get("logprobs") is not None,
     )
+    num = body.get("n") or 1
     asks = [
         Ask(
             model=head.model,
             route="chat" if is_chat else "completions",
-            prompt=wire.decode(ids),
+            prompt=wire.decode(prompts[index // num]),
             messages=messages,
             index=index,
             seed=body.get("seed"),
             body=body,
             adapter_path=serving.adapters.get(head.model),
         )
-        for index in range(body.get("n") or 1)
+        for index in range(num * len(prompts))
     ]
     room = serving.max_model_len - len(ids)
     return Plan(head, [_choice(ask, serving.answer(ask), room) for ask in asks])

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from server.config import Settings
 from server.db.engine import Database
 from server.db.migrate import upgrade
+from server.engine.identity import FILES, identity_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "demo" / "model"
@@ -183,8 +185,25 @@ async def test_a_database_of_a_newer_program(command: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("command", ["serve", "worker", "migrate"])
 def test_a_database_that_does_not_answer(command: str, tmp_path: Path) -> None:
     url = f"postgresql+asyncpg://ttrl:secret@/ttrl?host={tmp_path / 'nowhere'}"
-    ended = started(command, tmp_path / "data", database_url=url)
+    ended = started(command, tmp_path / "data", database_url=url, database_wait_s=0)
     expect(ended, "postgresql+asyncpg://", "TTRL_DATABASE_URL")
+    assert "secret" not in ended.errors
+
+
+def test_a_database_that_does_not_come_in_time(tmp_path: Path) -> None:
+    url = f"postgresql+asyncpg://ttrl:secret@/ttrl?host={tmp_path / 'nowhere'}"
+    data = tmp_path / "data"
+    identity = identity_dir(Settings(data_dir=data, model=str(MODEL)))
+    identity.mkdir(parents=True)
+    for name in FILES:  # so that no trainer is started to make them
+        (identity / name).touch()
+    engine = {"engine_urls": "http://127.0.0.1:9", "worker": False}
+    ended = started("serve", data, database_url=url, database_wait_s=1, port=0, **engine)
+    assert ended.status == 2, ended.errors
+    assert ended.left == []
+    lines = ended.errors.splitlines()
+    assert any("Starting without it" in line for line in lines)
+    assert lines[-1].startswith("ttrl-server: ")
     assert "secret" not in ended.errors
 
 

@@ -17,11 +17,13 @@ from ttrl_client import AsyncTenantClient, TenantClient, types
 
 from server.db.engine import Database
 from server.db.models import Feedback
-from server.errors import Overloaded, ServerFull
+from server.errors import LogUnavailable, Overloaded, ServerFull
+from server.gateway import recorder as recorder_module
 from server.gateway.routes import gateway_router
 from server.gateway.turns import Turns
 from server.http_errors import install_error_handlers
 from tests.server.gateway.conftest import ADDER, NOVICE, Stack, chat, running
+from tests.server.gateway.test_spooling import until
 
 
 @pytest.fixture
@@ -263,3 +265,26 @@ async def test_too_much_at_once_is_told_to_wait(
         refused = await http.post("/v1/feedback", json={"id": "x", "score": 1})
     assert refused.status_code == 429
     assert refused.headers["retry-after"]
+
+
+async def test_feedback_to_an_answer_that_waits_in_the_spool_comes_too_early(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise LogUnavailable("away")
+
+    monkeypatch.setattr(recorder_module, "LONGEST_PAUSE_S", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder_module, "store_entries", away)
+        patch.setattr(recorder_module, "replay_entries", away)
+        completion = await ask(stack)
+        early = [
+            await say(stack, {"id": completion, "score": 1}),
+            await say(stack, {"items": [{"id": completion, "score": 1}]}, path="/batch"),
+        ]
+    for response in early:
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+    await until(lambda: stack.recorder.status.state == "ok")
+    assert (await say(stack, {"id": completion, "score": 1})).status_code == 200
+    assert (await say(stack, {"id": "chatcmpl-0", "score": 1})).status_code == 404

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -414,3 +415,31 @@ async def test_a_locked_database_costs_nobody_an_answer(database: Database, tmp_
     await until(lambda: recorder.status.state == "ok")
     await recorder.stop()
     assert await stored_ids(database) == list("abc")
+
+
+async def test_what_waited_for_a_deleted_tenant_is_dropped(database: Database):
+    async with database.transaction() as session:
+        session.add(Tenant(id=1, name="adder", settings={}, created_at=NOW))
+        session.add(Tenant(id=2, name="gone", settings={}, created_at=NOW, deleted_at=NOW))
+    waited = [entry("a"), entry("b", tenant_id=2), entry("c")]
+    await replay_entries(database, waited)
+    assert await stored_ids(database) == ["a", "c"]
+    await replay_entries(database, waited[1:2])
+    assert await stored_ids(database) == ["a", "c"]
+
+
+async def test_a_database_on_a_full_disk_takes_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where a small write finds room in the write-ahead log, and the next one would not."""
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL has a disk of its own")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert not await transactions_module.is_writable(database)
+    assert await transactions_module.is_writable(database)
+    assert list(Path(database.url.database or "").parent.glob("*.probe")) == []
