@@ -5,8 +5,7 @@ client has left, which must stop the engine at once and not at the next token.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from starlette.types import Message, Receive, Scope
 
@@ -49,10 +48,9 @@ async def read_body(
         ClientLeft: the client left before it was complete.
     """
     max_bytes = max_bytes or settings.max_body_bytes
-    too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             message = await _next_message(receive)
@@ -66,8 +64,12 @@ async def read_body(
     except TimeoutError:
         raise BodyTooSlow("The body did not arrive in time.") from None
     if len(body) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     return body
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
 
 
 async def _next_message(receive: Receive) -> Message:
@@ -77,32 +79,48 @@ async def _next_message(receive: Receive) -> Message:
     return message
 
 
-@asynccontextmanager
-async def watched(receive: Receive, timeout_s: float) -> AsyncGenerator[None]:
+def watched(receive: Receive, timeout_s: float) -> Watch:
     """Run a block until it ends, the time is over, or the client leaves.
 
     Raises:
         ClientLeft: the client left; the block was cancelled where it waited.
         TimeoutError: the time is over; likewise.
     """
-    has_left = False
-    loop = asyncio.get_running_loop()
+    return Watch(receive, timeout_s)
 
-    async def watch(deadline: asyncio.Timeout) -> None:
-        nonlocal has_left
-        while (await receive())["type"] != "http.disconnect":
+
+class Watch:
+    """See `watched`. Not a generator: those cost more than what is done here."""
+
+    __slots__ = ("_deadline", "_has_left", "_receive", "_watcher")
+
+    def __init__(self, receive: Receive, timeout_s: float) -> None:
+        self._receive = receive
+        self._deadline = asyncio.timeout(timeout_s)
+        self._has_left = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        await self._deadline.__aenter__()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        try:
+            await self._deadline.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            if self._has_left:
+                raise ClientLeft from None
+            raise
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        has_left = True
-        deadline.reschedule(loop.time())
-
-    try:
-        async with asyncio.timeout(timeout_s) as deadline:
-            watcher = asyncio.create_task(watch(deadline))
-            try:
-                yield
-            finally:
-                watcher.cancel()
-    except TimeoutError:
-        if has_left:
-            raise ClientLeft from None
-        raise
+        self._has_left = True
+        self._deadline.reschedule(asyncio.get_running_loop().time())

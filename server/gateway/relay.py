@@ -142,6 +142,8 @@ async def _pump(call: Call, response: EngineAnswer, out: EventStream, rendering:
 
 async def drain(response: EngineAnswer) -> None:
     """Read the end of the body, so that the connection can be used again."""
+    if response.content.at_eof():
+        return
     try:
         async with asyncio.timeout(DRAIN_S):
             await response.content.read()
@@ -155,6 +157,7 @@ class _EventRelay:
     def __init__(self, call: Call, rendering: Rendering) -> None:
         self.ready: list[bytes] = []
         self._call = call
+        self._transcript = call.transcript
         self._rendering = rendering
         self._has_begun = False
 
@@ -181,7 +184,7 @@ class _EventRelay:
             version = self._call.version
             raise engine_error(500, data, hidden={version.engine_name: version.label})
         self._has_begun = True
-        self._call.transcript.add(chunk)
+        self._transcript.add(chunk)
         if events := self._rendering.event(data, chunk):
             self.ready.append(events)
 

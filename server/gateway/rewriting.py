@@ -28,13 +28,22 @@ class Rewriter:
         self._public = b"".join(
             (b'"model":', encode(served_name), b",", _FINGERPRINT, encode(label), b",")
         )
+        # How the last patched event began, up to its model, and what that became: all events of a
+        # stream begin alike, so the next one need not be searched.
+        self._head = self._public_head = b""
 
     def event(self, data: bytes) -> bytes:
         """An event's data with public names."""
+        length = len(self._head)
+        if self._public_head and data.startswith(self._head):
+            if data.find(_FINGERPRINT, length) < 0:  # nor is it in the head
+                return self._public_head + data[length:]
+            return self.body(data)
         head, found, tail = data.partition(self._engine_model)
-        if found and head.startswith(self._start) and _FINGERPRINT not in data:
-            return b"".join((head, self._public, tail))
-        return self.body(data)
+        if not found or not head.startswith(self._start) or _FINGERPRINT in data:
+            return self.body(data)
+        self._head, self._public_head = head + found, head + self._public
+        return self._public_head + tail
 
     def body(self, data: bytes) -> bytes:
         """A whole body with public names.
