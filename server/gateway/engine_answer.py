@@ -30,6 +30,10 @@ class Body:
         async for data in self._content.iter_any():
             yield data
 
+    def at_eof(self) -> bool:
+        """Whether all has been read."""
+        return not self._first and self._content.at_eof()
+
     async def read(self) -> bytes:
         """All that was not read yet."""
         first, self._first = self._first, b""
