@@ -74,8 +74,7 @@ def _try(client: Client, environment: Future[Path], server: LiveServer) -> Outco
         print(f"{client.title}: SKIPPED: {error}", flush=True)
         return Outcome(client.title, skipped=str(error))
     started = time.monotonic()
-    environment = _environment(server, client)
-    outcome = _run(client, program, environment)
+    outcome = _run(client, program, _environment(server, client))
     seconds = time.monotonic() - started
     outcome = replace(outcome, logged=_logged(server, client.name), seconds=seconds)
     if not outcome.logged:

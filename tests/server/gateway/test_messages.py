@@ -203,7 +203,8 @@ async def test_tool_choice(stack: Stack, choice: dict[str, Any], sent: Any):
     await post(stack, tools=[ADD], tool_choice=choice)
     body = stack.fake.received(CHAT)[0].body
     assert (body["tool_choice"], body["parallel_tool_calls"]) == (sent, False)
-    function = {"name": "add", "description": "adds", "parameters": ADD["input_schema"]}
+    function: dict[str, Any] = {"name": "add", "description": "adds"}
+    function["parameters"] = ADD["input_schema"]
     if sent not in ("auto", "none"):
         function["strict"] = True
     assert body["tools"] == [{"type": "function", "function": function}]
