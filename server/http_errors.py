@@ -24,6 +24,7 @@ from server.errors import (
     Unauthorized,
     Unavailable,
 )
+from server.observability.requests import KEY, Observed
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,12 @@ def error_response(request: Request, error: TTRLError) -> JSONResponse:
     path = request.url.path
     is_anthropic = path == ANTHROPIC_PATH or path.startswith(f"{ANTHROPIC_PATH}/")
     body = error.anthropic_body() if is_anthropic else error.body()
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers())
+    headers = dict(error.headers() or {})
+    if isinstance(seen := request.scope.get(KEY), Observed):
+        headers["x-request-id"] = seen.request_id  # the log speaks of it under this id
+        if is_anthropic:
+            headers["request-id"] = seen.request_id
+    return JSONResponse(body, status_code=error.status_code, headers=headers)
 
 
 async def _own(request: Request, error: Exception) -> Response:

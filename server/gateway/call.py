@@ -130,6 +130,7 @@ class Call:
         with nullcontext() if trace is None else trace.log_commit():
             await self.deps.recorder.record(entry)
         self.seen.log_ms = (perf_counter() - began) * 1e3
+        self.seen.logged_as = entry.reason or "eligible"
 
     async def record_failure(self, status: Status) -> None:
         """Log a call whose client is already being told, or gone: a broken log adds nothing."""

@@ -55,6 +55,8 @@ class Metrics:
         self._log_wait = stored("ttrl_log_wait_seconds", "How long an answer waited to be stored.")
         self._commit = stored("ttrl_log_commit_seconds", "How long a group commit took.")
         self._committed = counted("ttrl_log_committed_entries", "Answers in those commits.")
+        self._logged = counted("ttrl_logged_queries", "Queries in the log.", ("reason",))
+        self._logged_as: dict[str, Counter] = {}
         self._seconds_of = {route: self._seconds.labels(route) for route in ROUTES}
         self._first_of = {route: self._first.labels(route) for route in GENERATING}
         self._failed_of = {route: self._failed.labels(route) for route in GENERATING}
@@ -76,8 +78,16 @@ class Metrics:
             self._first_of[seen.route].observe(seen.first_byte_ms / 1e3)
         if seen.log_ms is not None:
             self._log_wait.observe(seen.log_ms / 1e3)
+        if seen.logged_as is not None:
+            self._count_logged(seen.logged_as)
         if seen.has_failed and seen.route in self._failed_of:
             self._failed_of[seen.route].inc()
+
+    def _count_logged(self, reason: str) -> None:
+        logged = self._logged_as.get(reason)
+        if logged is None:  # reasons are words of the code
+            logged = self._logged_as[reason] = self._logged.labels(reason)
+        logged.inc()
 
     def _count_tenant(self, tenant: str, seen: Observed) -> None:
         series = self._tenants.get(tenant)

@@ -32,8 +32,6 @@ class Observer:
         def watched(message: Message) -> Awaitable[None]:  # not a coroutine of its own: no cost
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
-                if seen.status >= 400:
-                    _name(message, seen)
             return send(message)
 
         token = REQUEST.set(seen)
@@ -45,11 +43,12 @@ class Observer:
             raise
         except Exception:
             seen.has_failed = seen.status != 0
-            seen.status = seen.status or 500  # it is answered further out
-            raise
+            seen.status = seen.status or 500
+            raise  # it is answered and logged further out, still as this request
+        else:
+            REQUEST.reset(token)
         finally:
             self._metrics.in_flight -= 1
-            REQUEST.reset(token)
             self._over(seen)
 
     def _over(self, seen: Observed) -> None:
@@ -61,11 +60,3 @@ class Observer:
             seen.trace.end(seen)
         if self._access_log is not None:
             self._access_log.write(seen, seconds)
-
-
-def _name(message: Message, seen: Observed) -> None:
-    """An error's answer carries the id under which the log speaks of it."""
-    headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-    if not any(name == b"x-request-id" for name, _ in headers):
-        headers.append((b"x-request-id", seen.request_id.encode()))
-        message["headers"] = headers

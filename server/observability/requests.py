@@ -68,6 +68,7 @@ class Observed:
     completion_tokens: int | None = None
     first_byte_ms: float | None = None  # of streams only
     log_ms: float | None = None
+    logged_as: str | None = None  # why it cannot be learned from, or `eligible`
     trace: RequestTrace | None = None
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from importlib.metadata import version
+from threading import Thread
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -38,7 +39,7 @@ PROVIDER: Final = "ttrl"
 MAX_LINKS: Final = 128  # of a cycle's span; what is selected above that is not linked
 MAX_CONTENT_CHARS: Final = 16_384
 CARRIED: Final = (b"traceparent", b"tracestate")
-EXPORT_TIMEOUT_MS: Final = 5_000
+CLOSE_S: Final = 3.0
 
 # Our parameters by the conventions' names.
 PARAMETERS: Final = {
@@ -100,9 +101,12 @@ class Traces:
             yield span
 
     def close(self) -> None:
-        """Send what waits, and end. Blocking, for some seconds at most."""
-        self._provider.force_flush(EXPORT_TIMEOUT_MS)
-        self._provider.shutdown()
+        """Send what waits, and end. Blocking, but no longer than a collector that is away is worth:
+        the library would try again and again.
+        """
+        closing = Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
 
 class RequestTrace:

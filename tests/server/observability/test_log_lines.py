@@ -139,6 +139,24 @@ def test_a_line_says_which_request_it_is_about(logs: Logs, style: str) -> None:
     assert named == [True, True, False]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_the_servers_own_mistake_can_be_found_in_the_log(
+    app: Watched, logs: Logs, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def fail(*_args: object) -> None:
+        raise RuntimeError("a bug")
+
+    stream = logs("json")
+    body = {"model": "ttrl", "max_tokens": 4, "messages": [{"role": "user", "content": "2+2"}]}
+    monkeypatch.setattr("server.gateway.call.Call.rendering", fail)
+    answer = await app.http.post(path, json=body, headers=bearer(app.key))
+    said = next(json.loads(x) for x in stream.getvalue().splitlines() if "a bug" in x)
+    assert answer.status_code == 500
+    assert said["request_id"] == answer.headers["x-request-id"]
+    assert json.loads(app.lines[-1])["request_id"] == said["request_id"]
+    assert (answer.headers.get("request-id") is not None) == (path == "/v1/messages")
+
+
 @given(st.text())
 def test_harmless_text_is_one_visible_line(text: str) -> None:
     shown = harmless(text)

@@ -49,6 +49,7 @@ async def test_an_answer_is_counted(app: Watched) -> None:
     assert found["ttrl_tokens_total", ("prompt", "acme")] > 0
     assert found["ttrl_tokens_total", ("completion", "acme")] > 0
     assert found["ttrl_log_wait_seconds_count", ()] == 1
+    assert found["ttrl_logged_queries_total", ("eligible",)] == 1
     assert found["ttrl_log_commit_seconds_count", ()] == 1
     assert found["ttrl_log_committed_entries_total", ()] == 1
     assert found["ttrl_log_state", ("ok",)] == 1
