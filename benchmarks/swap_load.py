@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -194,6 +194,4 @@ def _extra(live: LiveServer, tenants: Sequence[Marked]) -> set[str]:
     for tenant in tenants:
         state = live.admin.read_tenant(tenant.name)
         wanted.add(f"t{state.id}-{tenant.name}--v{state.live_version}")
-    with suppress(aiohttp.ClientError):
-        return live.adapters() - wanted
-    return set()
+    return live.adapters() - wanted

@@ -302,10 +302,12 @@ class AdapterRegistry:
         for name in names:
             if excess <= 0:
                 break
-            async with self._lock(engine, name):
-                if not engine.turns.is_used(name):
-                    await self._unload_now(engine, name)
-                    excess -= 1
+            lock = self._lock(engine, name)
+            if lock.locked() or engine.turns.is_used(name):
+                continue  # a lock is not waited for: its holder may be making room itself
+            async with lock:
+                await self._unload_now(engine, name)
+            excess -= 1
         return excess <= 0
 
     def _lock(self, engine: Engine, name: str) -> asyncio.Lock:

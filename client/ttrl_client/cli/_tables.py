@@ -44,11 +44,12 @@ def status(status: types.Status) -> RenderableType:
             f"{_number(status.pending_cycles)} pending, {_number(status.running_cycles)} running",
         ),
     )
-    engines = _table("engine", "state", "in flight", "adapters")
+    engines = _table("engine", "state", "why", "in flight", "adapters")
     for engine in status.engines:
         engines.add_row(
             _plain(engine.url),
             _styled(engine.state, STATE_STYLE),
+            _plain(engine.reason or ""),
             str(engine.in_flight),
             _plain(", ".join(engine.adapters)) or "-",
         )
