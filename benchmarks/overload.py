@@ -5,7 +5,7 @@ of seats: three runs of one server.
 
 1. Ten times the capacity is offered by three tenants: those let in must be answered within twice
    the time that they need alone; the others are told when to come again; memory stays flat.
-2. One tenant floods with as much while a quiet one asks for a tenth of the capacity: the quiet one
+2. One tenant floods with as much while a quiet one asks for a fifth of the capacity: the quiet one
    must hardly notice.
 3. A thousand clients send a part of a request and stop, stop reading, or leave: afterwards no task,
    socket or sequence in the engine may be left.
@@ -36,7 +36,7 @@ from benchmarks.serving import serving
 from server.app import raise_file_limit
 
 SEATS: Final = 16
-ANSWER_S: Final = 0.4
+ANSWER_S: Final = 0.8
 CAPACITY: Final = SEATS / ANSWER_S  # answers a second
 CLIENTS: Final = 1000  # that are slow or vanish
 STAYS_S: Final = 5  # what the third run's server bears of a slow client
@@ -155,9 +155,9 @@ async def _overloaded(load: Load, seconds: float) -> dict[str, Any]:
 
 async def _flooded(load: Load, seconds: float) -> dict[str, Any]:
     """A quiet tenant alone, and beside one that floods."""
-    alone = await load.offer("quiet", 0.1 * CAPACITY, seconds)
+    alone = await load.offer("quiet", 0.2 * CAPACITY, seconds)
     beside, flood = await asyncio.gather(
-        load.offer("quiet", 0.1 * CAPACITY, seconds), load.offer("flood", 10 * CAPACITY, seconds)
+        load.offer("quiet", 0.2 * CAPACITY, seconds), load.offer("flood", 10 * CAPACITY, seconds)
     )
     return {"alone": alone.figures(), "beside": beside.figures(), "flood": flood.figures()}
 
