@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix unit engine test-clients bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu bench-swaps bench-contention bench-durability fuzz audit lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine test-clients bench-gateway bench-overload bench-estimators bench-gate bench-engine bench-learner bench-gpu bench-swaps bench-contention bench-durability fuzz audit lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -67,6 +67,9 @@ $(LITELLM)/.ready: benchmarks/peers/litellm/requirements.txt $(VENV)/.ready
 	test -x $(LITELLM)/bin/python || $(UV) venv -q --python $(BIN)/python $(LITELLM)
 	$(UV) pip sync -q --python $(LITELLM)/bin/python $<
 	@touch $@
+
+bench-overload: setup ## ten times the capacity, a tenant that floods, a thousand clients that vanish
+	$(BIN)/python -m benchmarks.overload
 
 bench-engine: setup ## sampling with an adapter on CPU, against the base model and vLLM as shipped
 	$(BIN)/python -m benchmarks.engine
