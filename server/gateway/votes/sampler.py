@@ -82,13 +82,15 @@ class EngineSampler:
     async def draw(self, size: int) -> AsyncGenerator[Sequence[LoggedAnswer]]:
         """See `Sampler.draw`. Where an engine dies, what it owed is drawn again elsewhere."""
         owed, redraws = size, 0
-        while owed:
+        while owed > 0:
             begun = len(self._draws)
             try:
                 async with aclosing(self._draw(owed)) as batches:
                     async for batch in batches:
                         owed -= len(batch)
                         yield batch
+                if owed > 0:
+                    raise EngineFailed("The engine answered less than it was asked.")
             except EngineUnavailable:
                 redraws += 1  # before an engine has begun, `Upstream` tries the others itself
                 if redraws > MAX_REDRAWS or len(self._draws) == begun:

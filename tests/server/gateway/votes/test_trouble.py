@@ -108,6 +108,14 @@ async def test_an_engines_refusal_is_the_requests(
     assert await stack.queries() == []
 
 
+@pytest.mark.parametrize("says", [b"data: [DONE]\n\n", b"data: {}\n\ndata: [DONE]\n\n", b"data: ["])
+async def test_an_engine_that_makes_no_sense(stack: Stack, says: bytes):
+    stack.fake.script(CHAT, *[Fault(garbage=says)] * 3)
+    said = await refused(stack, **chat(ttrl={"votes": 4}))
+    assert said[0] in (502, 503)
+    assert await stack.queries() == []
+
+
 async def test_a_vote_that_takes_too_long(tmp_path: Path):
     async with running(tmp_path, request_timeout_s=0.05) as stack:
         stack.fake.script(CHAT, Fault(stall_after=4))
