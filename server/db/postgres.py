@@ -31,8 +31,9 @@ async def _connect(*args: Any, **options: Any) -> Any:
     """A connection. Whatever the way to the server is blocked by is a `ConnectionError`: no socket
     file after a shutdown, no such host, no answer in time.
     """
+    connect: Any = asyncpg.connect
     try:
-        return await asyncpg.connect(*args, **options)
+        return await connect(*args, **options)
     except ConnectionError:
         raise
     except OSError as error:
