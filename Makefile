@@ -8,7 +8,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TRL := var/envs/trl
 LITELLM := var/envs/litellm
 AUDIT := var/envs/audit
-FUZZ ?= 70
+FUZZ ?= 150
 # The CPU build of torch comes from a folder of wheels where one is named, else from torch's own index.
 TORCH := $(if $(findstring gpu,$(LOCK)),,$(if $(strip $(UV_FIND_LINKS)),,--torch-backend cpu))
 export OMP_NUM_THREADS ?= 2

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from secrets import token_hex
 from time import perf_counter
 from typing import Any, Final
 
@@ -77,6 +78,7 @@ class Load:
     def __init__(self, url: str, *, rate: float) -> None:
         self.heard = Heard()
         self._url = url
+        self._name = token_hex(4)  # in its markers: a log may have seen several loads
         self._pause_s = NUM_CLIENTS / rate
 
     @asynccontextmanager
@@ -103,7 +105,7 @@ class Load:
             if stopping.is_set():
                 return
             began = perf_counter()
-            marker = f"{number}-{turn:07d}"
+            marker = f"{self._name}.{number}-{turn:07d}"
             try:
                 is_refused = await self._ask(session, KINDS[(number + turn) % len(KINDS)], marker)
             except (aiohttp.ClientError, TimeoutError, ConnectionError):

@@ -39,7 +39,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(TTRLError, _own)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
-    for error in (OperationalError, InterfaceError, PoolTimeout, ConnectionError):
+    for error in (OperationalError, InterfaceError, PoolTimeout, ConnectionError, TimeoutError):
         app.add_exception_handler(error, _database)
     app.add_exception_handler(Exception, _unexpected)
 

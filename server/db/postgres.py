@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 from typing import Any, Final
 
+import asyncpg
 from sqlalchemy import Engine, event
 
 CONNECT_S: Final = 10.0
@@ -19,7 +20,24 @@ KEEPALIVE_INTERVAL_S: Final = 5
 
 def connect_args(*, is_patient: bool) -> dict[str, Any]:
     """Arguments for asyncpg. Patient: a command may take as long as it takes."""
-    return {"timeout": CONNECT_S, "command_timeout": None if is_patient else COMMAND_S}
+    return {
+        "timeout": CONNECT_S,
+        "command_timeout": None if is_patient else COMMAND_S,
+        "async_creator_fn": _connect,
+    }
+
+
+async def _connect(*args: Any, **options: Any) -> Any:
+    """A connection. Whatever the way to the server is blocked by is a `ConnectionError`: no socket
+    file after a shutdown, no such host, no answer in time.
+    """
+    connect: Any = asyncpg.connect
+    try:
+        return await connect(*args, **options)
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise ConnectionError(error.errno, str(error) or "no answer in time") from error
 
 
 def install(engine: Engine) -> None:

@@ -52,31 +52,27 @@ def check_kept(outcome: Outcome) -> None:
     assert (kept.num_missing, kept.num_twice, kept.num_out_of_order) == (0, 0, 0)
 
 
-async def test_nothing_is_lost_when_the_process_is_killed_on_sqlite(
+async def test_on_sqlite_nothing_is_lost_by_a_kill_or_a_full_disk_which_is_told(
     serve: Serve, tmp_path: Path
 ) -> None:
     store = sqlite_store(tmp_path / "ttrl.db")
     async with serve(store) as web:
         check_kept(await kills(web, store, num=2, rate=RATE))
+        outcome = await full_disk(web, partial(no_file_grows, web.pid), seconds=2, rate=RATE)
+    check_kept(outcome)
+    assert any(state.startswith("503") and state.endswith("full") for state in outcome.states)
 
 
 @pytest.mark.postgres
-async def test_nothing_fails_while_postgresql_does_not_answer_and_nothing_is_lost_by_a_kill(
+async def test_nothing_fails_or_is_lost_while_postgresql_does_not_answer(
     serve: Serve, postgres_url: str, postgres_dir: str
 ) -> None:
     store = postgres_store(postgres_url, postgres_dir)
     async with serve(store) as web:
         outcome = await outage(web, store.outages["frozen"], seconds=3, rate=RATE)
-        check_kept(outcome)
-        assert (outcome.num_refused, outcome.num_cut) == (0, 0)
-        assert outcome.states == ["200 away spooling"] or "200 away spooling" in outcome.states
-
-
-async def test_a_full_disk_is_told_and_recovers_without_help(serve: Serve, tmp_path: Path) -> None:
-    async with serve(sqlite_store(tmp_path / "ttrl.db")) as web:
-        outcome = await full_disk(web, partial(no_file_grows, web.pid), seconds=3, rate=RATE)
-        check_kept(outcome)
-        assert any(state.startswith("503") and state.endswith("full") for state in outcome.states)
+    check_kept(outcome)
+    assert (outcome.num_refused, outcome.num_cut) == (0, 0)
+    assert "200 away spooling" in outcome.states
 
 
 def test_the_comparison_sees_what_is_missing_twice_and_out_of_order() -> None:

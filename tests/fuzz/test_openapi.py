@@ -65,7 +65,7 @@ def test_every_operation_of_the_document(app: LiveApp) -> None:
 def ask(operation: Any, mode: GenerationMode) -> None:
     strategy: Any = operation.as_strategy(generation_mode=mode)
 
-    @fuzzed(2)
+    @fuzzed(1)
     @given(strategy)
     def openapi_case(case: Any) -> None:
         response = case.call(headers=key_for(operation.path), timeout=TIMEOUT_S)
@@ -79,7 +79,7 @@ def ask(operation: Any, mode: GenerationMode) -> None:
 def test_any_body_gets_an_answer_or_a_clear_error(app: LiveApp, path: str) -> None:
     with httpx.Client(base_url=app.url, headers=key_for(path), timeout=TIMEOUT_S) as http:
 
-        @fuzzed(10)
+        @fuzzed(5)
         @given(bodies(path))
         def any_body(body: bytes) -> None:
             response = http.post(path, content=body)

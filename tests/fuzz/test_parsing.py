@@ -86,7 +86,7 @@ PARSERS: dict[str, Parse] = {
 def test_only_allowed_fields_pass(path: str) -> None:
     num_asked = 0
 
-    @fuzzed(60)
+    @fuzzed(30)
     @given(bodies(path))
     def only_allowed_fields_pass(body: bytes) -> None:
         nonlocal num_asked
@@ -96,10 +96,10 @@ def test_only_allowed_fields_pass(path: str) -> None:
             check(asked)
 
     only_allowed_fields_pass()
-    assert num_asked > 5  # else nothing was shown
+    assert num_asked > 2  # else nothing was shown
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(bodies("/v1/messages"))
 def test_counting_takes_only_what_is_counted(body: bytes) -> None:
     try:
@@ -110,7 +110,7 @@ def test_counting_takes_only_what_is_counted(body: bytes) -> None:
     msgspec.json.encode(counted)
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(st.sampled_from(sorted(PARSERS)), st.integers(0, 30_000), st.sampled_from(["[", '{"a":']))
 def test_nesting_is_refused_not_followed(path: str, depth: int, bracket: str) -> None:
     body = b'{"model":"ttrl","metadata":' + bracket.encode() * depth

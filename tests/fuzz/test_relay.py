@@ -176,7 +176,7 @@ def runner() -> Any:
 
 @pytest.mark.parametrize("path", PARSERS)
 def test_a_stream_of_anything(path: str, runner: asyncio.Runner) -> None:
-    @fuzzed(80)
+    @fuzzed(40)
     @given(streams, st.booleans(), st.lists(st.integers(1, 40), min_size=1, max_size=4))
     def a_stream_of_anything(data: bytes, is_done: bool, sizes: list[int]) -> None:
         data += b"\n\ndata: [DONE]\n\n" if is_done else b""
@@ -205,7 +205,7 @@ def test_a_stream_of_anything(path: str, runner: asyncio.Runner) -> None:
 def test_a_body_of_anything(path: str, runner: asyncio.Runner) -> None:
     bodies = chunks.map(_bytes) | junk.map(_bytes) | st.binary(max_size=20)
 
-    @fuzzed(40)
+    @fuzzed(20)
     @given(bodies, st.lists(st.integers(1, 40), min_size=1, max_size=4))
     def a_body_of_anything(data: bytes, sizes: list[int]) -> None:
         log = Log()

@@ -22,7 +22,7 @@ def plainly(stream: bytes) -> list[bytes]:
     return [event for part in lines.split(b"\n\n")[:-1] if (event := part.strip(b"\n"))]
 
 
-@fuzzed(400)
+@fuzzed(200)
 @given(streams, st.lists(st.integers(0, 200), max_size=20))
 def test_any_cut_gives_the_events_of_the_whole(stream: bytes, cuts: list[int]) -> None:
     splitter = EventSplitter()

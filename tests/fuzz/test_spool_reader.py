@@ -43,7 +43,7 @@ def damaged(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
     return written, bytes(data)
 
 
-@fuzzed(400)
+@fuzzed(200)
 @given(damaged())
 def test_nothing_is_read_that_was_not_written(case: tuple[list[bytes], bytes]) -> None:
     written, data = case
@@ -61,7 +61,7 @@ def _is_in_order(found: list[bytes], written: list[bytes]) -> bool:
     return all(payload in rest for payload in found)
 
 
-@fuzzed(15)
+@fuzzed(8)
 @given(st.lists(damaged(), min_size=1, max_size=3), st.integers(1, 4))
 def test_a_damaged_directory_is_adopted_and_emptied(
     files: list[tuple[list[bytes], bytes]], limit: int
@@ -84,7 +84,7 @@ def test_a_damaged_directory_is_adopted_and_emptied(
         assert not left.exists()
 
 
-@fuzzed(100)
+@fuzzed(50)
 @given(st.sampled_from(RECORDS[:4]), st.data())
 def test_bytes_that_are_almost_an_entry(record: bytes, data: st.DataObject) -> None:
     changed = bytearray(record)

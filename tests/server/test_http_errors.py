@@ -38,6 +38,7 @@ RAISED: dict[str, Exception] = {
     "operational": OperationalError("SELECT secret", {}, Exception("disk I/O")),
     "interface": InterfaceError("SELECT secret", {}, Exception("closed")),
     "refused": ConnectionRefusedError(111, "refused"),
+    "too slow": TimeoutError(),
     "teapot": HTTPException(418, "short and stout", headers={"X-Kind": "tea"}),
 }
 
@@ -73,6 +74,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         ("operational", 503, "unavailable"),
         ("interface", 503, "unavailable"),
         ("refused", 503, "unavailable"),
+        ("too slow", 503, "unavailable"),
         ("teapot", 418, "invalid_request"),
     ],
 )

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 from server import waiting
 from server.app import prepare_database
 from server.config import Settings
+from server.db.engine import Database
 from server.db.failures import refused_at_start
 from server.errors import ConfigurationError, DatabaseAway, DatabaseBehind
 from server.waiting import DatabaseWait
@@ -70,6 +71,13 @@ async def test_the_process_ends_with_the_reason() -> None:
 async def test_a_server_that_does_not_answer_may_do_so_later(url: str, tmp_path: Path) -> None:
     with pytest.raises(DatabaseAway):
         await prepare_database(Settings(data_dir=tmp_path, database_url=url))
+
+
+async def test_a_socket_that_is_gone_is_a_broken_connection() -> None:
+    database = Database("postgresql+asyncpg://ttrl@/ttrl?host=/nowhere/at/all")
+    with pytest.raises(ConnectionError):
+        await database.run(lambda connection: connection.execute(text("SELECT 1")))
+    await database.close()
 
 
 @pytest.mark.postgres
