@@ -53,7 +53,7 @@ class Effort:
     requests: int = REQUESTS
 
 
-SHORT = Effort(rounds=1, seconds=2.0, warm_up_s=0.5, requests=6_000)
+SHORT = Effort(rounds=1, seconds=2.0, warm_up_s=0.5, requests=2_000)
 
 
 def by_turns(
@@ -66,8 +66,8 @@ def by_turns(
         seen: dict[str, dict[str, Any]] = {}
         for side in (*ways[turn:], *ways[:turn]):
             one = measure(side, number)
-            if one.failed:
-                raise RuntimeError(f"{side.name}: {one.failed} requests failed")
+            if one.failed or not one.per_s:
+                raise RuntimeError(f"{side.name}: {one.failed} of {one.sent} requests failed")
             seen[side.name] = asdict(one)
         found.append(seen)
         said = ", ".join(f"{side.name} {seen[side.name]['per_s']:.0f}" for side in ways)
