@@ -36,6 +36,7 @@ DRAWING = ROOT / "var" / "envs" / "litellm" / "bin" / "python"
 RATE = 100.0  # requests a second
 STREAM_RATE = 20.0
 CLIENTS = 64
+FEW_CLIENTS = 16  # of LiteLLM, which they keep as busy, and which answers 64 only after seconds
 PAUSE_MS = 5  # between the events of a stream
 REQUESTS = 100_000
 GATEWAYS = ("gateway", "gateway_unlogged", "gateway_2", "gateway_2_unlogged")
@@ -91,8 +92,11 @@ def throughput(effort: Effort) -> dict[str, Any]:
     with sides("direct", "relay", "litellm", *GATEWAYS) as ways:
 
         def measure(side: Side, _number: int) -> Seen:
-            return side.load(side.whole(), **_closed(effort))
+            clients = FEW_CLIENTS if side.name == "litellm" else CLIENTS
+            return side.load(side.whole(), **_closed(effort, clients=clients))
 
+        for side in ways.values():
+            side.load(side.whole(), clients=8, seconds=effort.warm_up_s)  # first ones are slow
         rounds = by_turns(list(ways.values()), measure, effort.rounds, what="requests")
         return {"rounds": rounds, "rss_mib": {n: round(s.rss_mib, 1) for n, s in ways.items()}}
 
