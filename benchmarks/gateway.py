@@ -36,6 +36,7 @@ DRAWING = ROOT / "var" / "envs" / "litellm" / "bin" / "python"
 RATE = 100.0  # requests a second
 STREAM_RATE = 20.0
 CLIENTS = 64
+FEW_CLIENTS = 16  # of LiteLLM, which they keep as busy, and which answers 64 only after seconds
 PAUSE_MS = 5  # between the events of a stream
 REQUESTS = 100_000
 GATEWAYS = ("gateway", "gateway_unlogged", "gateway_2", "gateway_2_unlogged")
@@ -53,7 +54,7 @@ class Effort:
     requests: int = REQUESTS
 
 
-SHORT = Effort(rounds=1, seconds=2.0, warm_up_s=0.5, requests=6_000)
+SHORT = Effort(rounds=1, seconds=2.0, warm_up_s=0.5, requests=2_000)
 
 
 def by_turns(
@@ -66,8 +67,8 @@ def by_turns(
         seen: dict[str, dict[str, Any]] = {}
         for side in (*ways[turn:], *ways[:turn]):
             one = measure(side, number)
-            if one.failed:
-                raise RuntimeError(f"{side.name}: {one.failed} requests failed")
+            if one.failed or not one.per_s:
+                raise RuntimeError(f"{side.name}: {one.failed} of {one.sent} requests failed")
             seen[side.name] = asdict(one)
         found.append(seen)
         said = ", ".join(f"{side.name} {seen[side.name]['per_s']:.0f}" for side in ways)
@@ -91,8 +92,11 @@ def throughput(effort: Effort) -> dict[str, Any]:
     with sides("direct", "relay", "litellm", *GATEWAYS) as ways:
 
         def measure(side: Side, _number: int) -> Seen:
-            return side.load(side.whole(), **_closed(effort))
+            clients = FEW_CLIENTS if side.name == "litellm" else CLIENTS
+            return side.load(side.whole(), **_closed(effort, clients=clients))
 
+        for side in ways.values():
+            side.load(side.whole(), clients=8, seconds=effort.warm_up_s)  # first ones are slow
         rounds = by_turns(list(ways.values()), measure, effort.rounds, what="requests")
         return {"rounds": rounds, "rss_mib": {n: round(s.rss_mib, 1) for n, s in ways.items()}}
 

@@ -57,7 +57,7 @@ class EventSplitter:
 
 def payload(event: bytes) -> bytes | None:
     """The data of an event; None for a comment or an event without data."""
-    if event.startswith(b"data: ") and b"\n" not in event:
+    if event.startswith(b"data: ") and event.find(b"\n") < 0:
         return event[6:]
     lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(line.removeprefix(b" ") for line in lines) if lines else None

@@ -43,14 +43,14 @@ def _bars(axes: Any, sides: dict[str, Any], unit: str) -> None:
     for row, name in enumerate(names):
         axes.text(sides[name]["per_s"], row, f" {sides[name]['per_s']:,.0f}", va="center")
     axes.set_xscale("log")
-    axes.margins(x=0.25)
+    axes.set_xlim(left=10, right=4 * max(side["per_s"] for side in sides.values()))
     axes.invert_yaxis()
     axes.set_xlabel(unit)
 
 
 def _memory(axes: Any, samples: list[tuple[int, float]]) -> None:
     axes.plot(*zip(*samples, strict=True), color=SIDES["gateway"][1], marker=".")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.3 * max(mib for _, mib in samples))
     axes.set_xlabel("requests answered")
     axes.set_ylabel("MiB resident, web process")
 
