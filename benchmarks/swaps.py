@@ -25,6 +25,7 @@ from benchmarks.result import Claim, write_result
 from benchmarks.swap_load import Crowd, Marked, Move, failed, leaked, mark_tenants, wrong
 from tests.e2e.live import LiveServer
 
+NUM_SWAPS = 500
 USERS_PER_TENANT = 2
 NUM_VERSIONS = 4
 SWAP_EVERY_S = 0.2
@@ -96,14 +97,20 @@ async def under_fire(folder: Path, *, num_swaps: int, rounds: int) -> tuple[list
         left = await leaked(live, tenants, patience_s=10 * KEEP_S)
     finally:
         await asyncio.to_thread(live.stop)
+    return _fire_report(swapper, crowd, phases, left)
+
+
+def _fire_report(
+    swapper: Swapper, crowd: Crowd, phases: Sequence[Phase], left: set[str]
+) -> tuple[list[Claim], Any]:
     gaps = {
         has: _gaps_ms(crowd, [p for p in phases if p.has_swaps is has]) for has in (False, True)
     }
     p99 = {has: _p99(values) for has, values in gaps.items()}
     flips = [swap.flip_ms for swap in swapper.swaps]
-    faults, mixed = failed(crowd.streams), wrong(crowd.streams, tenants, swapper.moves)
+    faults, mixed = failed(crowd.streams), wrong(crowd.streams, swapper.tenants, swapper.moves)
     claims = [
-        Claim("swaps and rollbacks", len(swapper.swaps), "", ">=", num_swaps),
+        Claim("swaps and rollbacks", len(swapper.swaps), "", ">=", NUM_SWAPS),
         *_zeros("under swaps", faults, mixed, left),
         Claim("inter-token p99 with swaps over without", p99[True] / p99[False], "x", "<=", 2.0),
         Claim("longest flip", max(flips), "ms", "<=", 50.0),
@@ -111,7 +118,7 @@ async def under_fire(folder: Path, *, num_swaps: int, rounds: int) -> tuple[list
     ]
     data = {
         "num_streams": len(crowd.streams),
-        "num_users": len(tenants) * USERS_PER_TENANT,
+        "num_users": len(swapper.tenants) * USERS_PER_TENANT,
         "inter_token_ms": {"calm": _summary(gaps[False]), "swaps": _summary(gaps[True])},
         "rounds": _by_round(crowd, phases),
         "flip_ms": _summary(flips),
@@ -177,14 +184,19 @@ async def crowded(folder: Path, *, seconds: float) -> tuple[list[Claim], Any]:
         left = await leaked(live, tenants, patience_s=10 * KEEP_S)
     finally:
         await asyncio.to_thread(live.stop)
+    return _crowd_report(swapper, crowd, left)
+
+
+def _crowd_report(swapper: Swapper, crowd: Crowd, left: set[str]) -> tuple[list[Claim], Any]:
+    names = [tenant.name for tenant in swapper.tenants]
     waits: defaultdict[str, list[float]] = defaultdict(list)
     for stream in crowd.streams:
         if stream.is_whole:
             waits[stream.tenant].append(stream.wait_s * 1e3)
     medians = {name: median(waits[name]) if waits[name] else float("inf") for name in names}
-    faults, mixed = failed(crowd.streams), wrong(crowd.streams, tenants, swapper.moves)
+    faults, mixed = failed(crowd.streams), wrong(crowd.streams, swapper.tenants, swapper.moves)
     claims = [
-        Claim("tenants over LoRA slots", num_tenants / SLOTS, "x", ">=", 3.0),
+        Claim("tenants over LoRA slots", len(names) / SLOTS, "x", ">=", 3.0),
         *_zeros("with more tenants than slots", faults, mixed, left),
         Claim(
             "longest median wait of a tenant over the median of all",
@@ -195,7 +207,7 @@ async def crowded(folder: Path, *, seconds: float) -> tuple[list[Claim], Any]:
         ),
     ]
     data = {
-        "num_tenants": num_tenants,
+        "num_tenants": len(names),
         "slots": SLOTS,
         "host_memory": MEMORY,
         "num_swaps": len(swapper.swaps),
@@ -264,7 +276,7 @@ def _summary(values: Sequence[float]) -> dict[str, float]:
 async def main() -> None:
     """Run both parts and write `benchmarks/results/swaps.json`."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--swaps", type=int, default=500)
+    parser.add_argument("--swaps", type=int, default=NUM_SWAPS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--crowd-s", type=float, default=60.0)
     options = parser.parse_args()
