@@ -5,7 +5,7 @@ answer that will never come.
 from __future__ import annotations
 
 import socket
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
 from sqlalchemy import Engine, event
@@ -31,9 +31,8 @@ async def _connect(*args: Any, **options: Any) -> Any:
     """A connection. Whatever the way to the server is blocked by is a `ConnectionError`: no socket
     file after a shutdown, no such host, no answer in time.
     """
-    connect: Any = asyncpg.connect
     try:
-        return await connect(*args, **options)
+        return await cast(Any, asyncpg).connect(*args, **options)
     except ConnectionError:
         raise
     except OSError as error:
