@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from server.admin.router import admin_router
 from server.auth import Keys
 from server.config import Settings
+from server.connections import Bounds, Watch
 from server.db.engine import Database
 from server.db.failures import refused_at_start
 from server.db.migrate import check, upgrade
@@ -32,6 +36,8 @@ from server.parts import Parts
 from server.scrape import scrape_router
 
 GRACE_S = 10  # requests in flight may finish so long after SIGTERM
+BODY_GRACE_S = 5  # a body that is late is answered before its connection is closed
+OTHER_FILES = 512
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -111,6 +117,39 @@ def _access_log(settings: Settings) -> AccessLog | None:
     return AccessLog(sys.stderr.write, style=settings.log_format)
 
 
+def http_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
+    """How an app is served: with all bounds on its connections."""
+    watch = Watch(
+        Bounds(
+            connections=settings.max_connections,
+            head_bytes=settings.max_header_bytes,
+            message_bytes=2 * settings.max_body_bytes + 2**20,
+            headers=settings.max_headers,
+            head_s=settings.header_timeout_s,
+            body_s=settings.body_timeout_s + BODY_GRACE_S,
+            unread_s=settings.unread_timeout_s,
+        )
+    )
+    return uvicorn.Config(
+        app,
+        http=cast(Any, watch.protocol),  # uvicorn calls it, class or not
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=settings.idle_timeout_s,
+        **options,
+    )
+
+
+def raise_file_limit(connections: int) -> None:
+    """Let this process have a file for each connection and its engine's, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def run_server(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
     configure_logging(settings, process="web")
@@ -130,14 +169,9 @@ def run_server(settings: Settings) -> None:
         async with parts.running(), embedded.running():
             yield
 
-    config = uvicorn.Config(
-        create_app(parts, lifespan=lifespan, access_log=_access_log(settings)),
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=75,
-    )
-    server = uvicorn.Server(config)
+    app = create_app(parts, lifespan=lifespan, access_log=_access_log(settings))
+    server = uvicorn.Server(http_config(app, settings, timeout_graceful_shutdown=GRACE_S))
+    raise_file_limit(settings.max_connections)
     with suppress(KeyboardInterrupt), listener:
         server.run(sockets=[listener])
     if not server.started:

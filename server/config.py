@@ -100,7 +100,37 @@ class Settings(BaseSettings):
     max_messages: int = Field(default=2048, ge=1, description="Most messages in one chat request.")
     max_n: int = Field(default=64, ge=1, description="Largest `n` of a request.")
     max_in_flight: int = Field(
-        default=512, ge=1, description="Requests in flight over all tenants; more are answered 429."
+        default=256, ge=1, description="Answers in the making over all tenants; more must wait."
+    )
+    queue_size: int | None = Field(
+        default=None,
+        ge=0,
+        description="Requests that wait for a seat; default: half as many as may be in flight.",
+    )
+    queue_wait_s: float = Field(
+        default=2, gt=0, description="Longest wait for a seat before a request is answered 503."
+    )
+    web_processes: int = Field(
+        default=1, ge=1, description="Web processes; each enforces its share of all limits."
+    )
+    max_connections: int = Field(
+        default=4096, ge=1, description="Connections of a web process; the longest idle one yields."
+    )
+    max_header_bytes: int = Field(
+        default=32 * 1024, ge=1024, description="Largest head of a request: its line and headers."
+    )
+    max_headers: int = Field(default=100, ge=1, description="Most headers of a request.")
+    header_timeout_s: float = Field(
+        default=15, gt=0, description="Longest time in which a request's head may come."
+    )
+    body_timeout_s: float = Field(
+        default=30, gt=0, description="Longest time in which a request's body may come."
+    )
+    idle_timeout_s: int = Field(
+        default=75, ge=1, description="How long a connection is kept between two requests."
+    )
+    unread_timeout_s: float = Field(
+        default=30, gt=0, description="How long an answer waits for a client that does not read."
     )
     request_timeout_s: float = Field(
         default=600, gt=0, description="Longest time from the engine's first byte to its last."
@@ -147,6 +177,9 @@ class Settings(BaseSettings):
     background_requests: int = Field(
         default=24, ge=1, description="Sampling requests of a cycle in flight at once."
     )
+    background_requests_busy: int = Field(
+        default=6, ge=1, description="The same while users are served; what is above is cut off."
+    )
     lease_s: float = Field(
         default=15, gt=1, description="Lease of a running cycle; renewed three times as often."
     )
@@ -188,6 +221,11 @@ class Settings(BaseSettings):
     def is_sqlite(self) -> bool:
         """Whether the embedded database is used."""
         return self.sqlalchemy_url.startswith("sqlite")
+
+    @property
+    def presence_path(self) -> Path:
+        """The file that says when users were last served."""
+        return self.data_dir / "serving"
 
     @property
     def adapters_dir(self) -> Path:

@@ -9,12 +9,15 @@ TTRLError
  |   +- MethodNotAllowed 405
  |   +- Conflict 409
  |   +- BodyTooLarge 413
+ |   +- BodyTooSlow 408
+ |   +- HeadersTooLarge 431
  |   +- PromptTooLong 400
  +- Unauthorized 401
  +- Forbidden 403
- +- Overloaded 429           too many requests in flight
+ +- Overloaded 429           more than this tenant may have
  +- Unavailable 503          the engine or the database is away; carries Retry-After
  |   +- EngineUnavailable
+ |   +- ServerFull           more than the server can take from all tenants together
  |   +- LogUnavailable
  +- EngineFailed 502         the engine answered something that makes no sense
  |   +- AdapterDamaged 409   a version's files are not what was published
@@ -57,6 +60,7 @@ class TTRLError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.told_headers: dict[str, str] = {}  # what the answer says beside the error
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """OpenAI's error shape."""
@@ -78,7 +82,9 @@ class TTRLError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Extra response headers: `Retry-After` in seconds where it helps."""
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        if self.retry_after_s is None:
+            return self.told_headers
+        return {"Retry-After": str(self.retry_after_s)} | self.told_headers
 
 
 class BadRequest(TTRLError):
@@ -130,6 +136,20 @@ class BodyTooLarge(BadRequest):
     code = "request_too_large"
 
 
+class BodyTooSlow(BadRequest):
+    """The body did not arrive in time."""
+
+    status_code = 408
+    code = "request_timeout"
+
+
+class HeadersTooLarge(BadRequest):
+    """The head of the request is over the limit."""
+
+    status_code = 431
+    code = "headers_too_large"
+
+
 class PromptTooLong(BadRequest):
     """Prompt and answer do not fit into the model's context; clients know OpenAI's code for it."""
 
@@ -157,7 +177,7 @@ class Forbidden(TTRLError):
 
 
 class Overloaded(TTRLError):
-    """Too many requests in flight."""
+    """More than this tenant may have: its limits, or the engine's."""
 
     status_code = 429
     type = "rate_limit_error"
@@ -181,6 +201,12 @@ class EngineUnavailable(Unavailable):
     """No engine can be reached, or it is starting."""
 
     code = "engine_unavailable"
+
+
+class ServerFull(Unavailable):
+    """All seats are taken, and nobody more may wait for one."""
+
+    code = "server_full"
 
 
 class LogUnavailable(Unavailable):

@@ -18,11 +18,13 @@ from server.db.engine import Database
 from server.engine.integrity import verifier
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
+from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
 from server.observability.metrics import Metrics
 from server.observability.traces import Traces, open_traces
+from server.presence import Presence
 from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory
 
@@ -43,6 +45,7 @@ class Parts:
     recorder: Recorder
     metrics: Metrics
     traces: Traces | None
+    admission: Admission
 
     @classmethod
     def assemble(
@@ -80,6 +83,7 @@ class Parts:
             pool=pool,
             registry=registry,
             upstream=Upstream(pool, registry, max_connections=settings.max_in_flight),
+            admission=Admission(settings),
             recorder=Recorder(
                 database,
                 Backlog(settings.data_dir / "spool", max_bytes=settings.log_spool_bytes),
@@ -106,6 +110,7 @@ class Parts:
             clock=self.clock,
             database=self.database,
             traces=self.traces,
+            admission=self.admission,
         )
 
     @property
@@ -129,7 +134,10 @@ class Parts:
             if self.traces is not None:
                 stack.push_async_callback(asyncio.to_thread, self.traces.close)
             stack.push_async_callback(self.database.close)
-            for part in (self.recorder, self.upstream, self.registry, self.pool):
+            presence = Presence(
+                self.settings.presence_path, self.admission.arrived, self.admission.is_serving
+            )
+            for part in (presence, self.recorder, self.upstream, self.registry, self.pool):
                 await part.start()
                 stack.push_async_callback(part.stop)
             gc.collect()

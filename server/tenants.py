@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ttrl_client.types import Limits
+
 from server.db import versions
 from server.db.engine import Database
 from server.db.models import AdapterVersion
@@ -41,6 +43,7 @@ class Caller:
     tenant: str
     live: VersionRef
     cache_salt: str  # keeps the tenants' prefix caches apart
+    limits: Limits = Limits()
 
 
 def version_engine_name(tenant_id: int, tenant: str, number: int) -> str:
@@ -107,7 +110,8 @@ class TenantDirectory:
         if tenant is None:
             raise Unauthorized("The API key is not valid.")
         live = await self._version(tenant.id, tenant.name, tenant.live_version)
-        return Caller(tenant.id, tenant.name, live, cache_salt=f"tenant-{tenant.id}")
+        limits = Limits.model_validate(tenant.limits or {})
+        return Caller(tenant.id, tenant.name, live, f"tenant-{tenant.id}", limits)
 
     async def _version(self, tenant_id: int, tenant: str, number: int) -> VersionRef:
         if number == 0:

@@ -20,6 +20,7 @@ from server.adaptation.sampler import Draw, Policy, all_of
 from server.adaptation.seats import Seats
 from server.adaptation.seeds import derive_seed
 from server.adaptation.selection import Messages, Prompt
+from server.engine.client import Completion
 from server.errors import BadRequest
 from server.tenants import identity_ref
 
@@ -83,17 +84,20 @@ async def _reword(run: Run, seats: Seats, prompt: Prompt) -> tuple[str, ...]:
         return ()
     chat = [{"role": "user", "content": f"{INSTRUCTION}\n\n{question}"}]
     sampler, start = run.tools.sampler, identity_ref(run.tenant, run.tools.identity_dir)
+
+    async def ask() -> list[Completion]:
+        prompt_ids = await sampler.tokenize(chat)
+        draw = Draw(
+            n=run.settings.paraphrases,
+            max_tokens=min(MAX_TOKENS, 2 * len(prompt_ids)),
+            temperature=TEMPERATURE,
+            seed=derive_seed(run.seed, "paraphrase", prompt.fingerprint),
+            cache_salt=run.cache_salt,
+        )
+        return await sampler.sample(Policy(start.engine_name, start.path), prompt_ids, draw)
+
     try:
-        async with seats.take():
-            prompt_ids = await sampler.tokenize(chat)
-            draw = Draw(
-                n=run.settings.paraphrases,
-                max_tokens=min(MAX_TOKENS, 2 * len(prompt_ids)),
-                temperature=TEMPERATURE,
-                seed=derive_seed(run.seed, "paraphrase", prompt.fingerprint),
-                cache_salt=run.cache_salt,
-            )
-            written = await sampler.sample(Policy(start.engine_name, start.path), prompt_ids, draw)
+        written = await seats.run(ask)
     except BadRequest as error:
         logger.info("not reworded", cycle_id=run.lease.cycle_id, error=error.message)
         return ()

@@ -147,10 +147,13 @@ async def _draw(
         seed=seed + wanted.start,
         cache_salt=run.cache_salt,
     )
-    async with drawing.seats.take():
+
+    async def ask() -> list[Sample]:
         prompt_ids = await run.tools.sampler.tokenize(chat)
         completions = await run.tools.sampler.sample(drawing.policy, prompt_ids, draw)
-    return [Sample(view, prompt_ids, completion) for completion in completions]
+        return [Sample(view, prompt_ids, completion) for completion in completions]
+
+    return await drawing.seats.run(ask)
 
 
 async def _find_stop(run: Run, group: SampledGroup, remaining: Sequence[int]) -> Stop | None:

@@ -165,13 +165,16 @@ class KeyOwner:
     id: int
     name: str
     live_version: int
+    limits: dict[str, Any] | None  # as the settings have them
 
 
 def key_owner(connection: Connection, digest: str) -> KeyOwner | None:
     """The living tenant that owns the unrevoked key with this digest."""
     row = connection.execute(
-        select(Tenant.id, Tenant.name, Tenant.live_version)
+        select(
+            Tenant.id, Tenant.name, Tenant.live_version, Tenant.settings["limits"].label("limits")
+        )
         .join(ApiKey, ApiKey.tenant_id == Tenant.id)
         .where(ApiKey.digest == digest, ApiKey.revoked_at.is_(None), Tenant.deleted_at.is_(None))
     ).one_or_none()
-    return None if row is None else KeyOwner(row.id, row.name, row.live_version)
+    return None if row is None else KeyOwner(row.id, row.name, row.live_version, row.limits)

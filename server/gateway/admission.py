@@ -1,55 +1,179 @@
-"""Bounds the requests in flight, so that overload is answered at once instead of queued."""
+"""Who is let in: a tenant's own limits first, then a fair share of the server's seats.
+
+A request arrives (its rate is counted), its body is read without a seat, and then it takes seats,
+waiting for them for a short while where the server is full or the tenant has all that it may have.
+A client that leaves meanwhile leaves the queue. All of it is memory of one process: several web
+processes each enforce their share (`TTRL_WEB_PROCESSES`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from time import monotonic
+from typing import Final
 
-from server.errors import Overloaded
+from starlette.types import Receive
+from ttrl_client.types import Limits
+
+from server.config import Settings
+from server.errors import Overloaded, ServerFull, TTRLError
+from server.gateway.client_side import watched
+from server.gateway.fair_queue import FairQueue, Refused, Share, Ticket
+from server.gateway.quota import Quota, Quotas
+from server.gateway.turns import Turns
+from server.tenants import Caller
+
+RETRY_S: Final = 1  # seats come free all the time
+BODIES: Final = 1024  # that are read at a time; a slow one holds no seat
+BODIES_OF_TENANT: Final = 256
 
 
 class Admission:
-    """Counts requests in flight over all tenants."""
+    """The door of the data plane. `now` is a monotonic clock in seconds."""
 
-    def __init__(self, max_in_flight: int) -> None:
-        self._max_in_flight = max_in_flight
-        self.in_flight = 0
+    def __init__(self, settings: Settings, now: Callable[[], float] = monotonic) -> None:
+        processes = settings.web_processes
+        seats = math.ceil(settings.max_in_flight / processes)
+        waiting = seats // 2 if settings.queue_size is None else settings.queue_size // processes
+        self.queue = FairQueue(seats, waiting)
+        self.bodies = Turns(BODIES, BODIES_OF_TENANT)
+        self.wait_s = settings.queue_wait_s
+        self.now = now
+        self.arrived = asyncio.Event()  # somebody did, since this was last cleared
+        self._processes = processes
+        self._quotas = Quotas(processes)
 
     @contextmanager
-    def enter(self) -> Generator[None]:
-        """Be in flight for the block.
+    def arrive(self, caller: Caller) -> Generator[Visit]:
+        """Let a request in as far as its body; errors in the block tell what is left to the tenant.
 
         Raises:
-            Overloaded: there are too many already.
+            Overloaded: it is over one of the tenant's limits.
+            ServerFull: there is no seat, and no place to wait for one.
         """
-        if self.in_flight >= self._max_in_flight:
-            raise Overloaded("Too many requests are in flight; try again.", retry_after_s=1)
-        self.in_flight += 1
+        self.arrived.set()
+        quota = self._quotas.of(caller.tenant_id, caller.limits, self.now())
+        visit = Visit(self, caller, quota)
         try:
+            visit.check()
+            yield visit
+        except TTRLError as error:
+            visit.give_back(with_request=isinstance(error, ServerFull))
+            if quota is not None:
+                error.told_headers = quota.headers(self.now())
+            raise
+
+    def is_serving(self) -> bool:
+        """Whether anybody has a seat or waits for one."""
+        return self.queue.in_use > 0 or self.queue.waiting > 0
+
+    def share(self, limits: Limits) -> Share:
+        """What a tenant may hold of this process's seats."""
+        if limits.concurrency is None:
+            return Share(limits.weight)
+        return Share(limits.weight, math.ceil(limits.concurrency / self._processes))
+
+
+class Visit:
+    """One request that arrived."""
+
+    __slots__ = ("_admission", "_estimate", "_has_counted", "_quota", "_share", "_tenant_id")
+
+    def __init__(self, admission: Admission, caller: Caller, quota: Quota | None) -> None:
+        self._admission = admission
+        self._quota = quota
+        self._share = admission.share(caller.limits)
+        self._tenant_id = caller.tenant_id
+        self._has_counted = False
+        self._estimate: int | None = None  # of tokens, once they are taken
+
+    def check(self) -> None:
+        """Refuse at once what would be refused later, before its body is read.
+
+        Raises:
+            Overloaded, ServerFull: as `Admission.arrive`.
+        """
+        why = self._admission.queue.refusal(self._tenant_id, self._share)
+        if why is not None:
+            raise _refusal(why == "own")
+        if self._quota is not None:
+            self._quota.take_request(self._admission.now())
+            self._has_counted = True
+
+    def body(self) -> AbstractContextManager[None]:
+        """Where a body may be read.
+
+        Raises:
+            Overloaded, ServerFull: too many are being read.
+        """
+        return self._admission.bodies.take(self._tenant_id)
+
+    @asynccontextmanager
+    async def seat(
+        self, receive: Receive, answers: int = 1, tokens: int = 0
+    ) -> AsyncGenerator[None]:
+        """Hold seats for so many answers during the block. `tokens` is what it may come to.
+
+        Raises:
+            Overloaded, ServerFull: there was none in time, or the tokens are used up.
+            ClientLeft: the client left while it waited.
+        """
+        admission = self._admission
+        if self._quota is not None:
+            self._quota.take_tokens(tokens, admission.now())
+            self._estimate = tokens
+        try:
+            ticket = admission.queue.enter(self._tenant_id, self._share, answers)
+        except Refused as refused:
+            raise _refusal(refused.why == "own") from None
+        try:
+            if ticket.state == "waiting":
+                await self._wait(ticket, receive)
             yield
         finally:
-            self.in_flight -= 1
+            admission.queue.leave(ticket)
 
+    async def _wait(self, ticket: Ticket, receive: Receive) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-class Turns:
-    """Bounds the requests in flight, over all tenants and of each."""
+        def take_turn() -> None:
+            if not turn.done():
+                turn.set_result(None)
 
-    def __init__(self, max_in_flight: int, max_per_tenant: int) -> None:
-        self._everyone = Admission(max_in_flight)
-        self._max_per_tenant = max_per_tenant
-        self._tenants: dict[int, Admission] = {}
-
-    @contextmanager
-    def take(self, tenant_id: int) -> Generator[None]:
-        """Be in flight for the block.
-
-        Raises:
-            Overloaded: the tenant, or all together, have too many already.
-        """
-        own = self._tenants.setdefault(tenant_id, Admission(self._max_per_tenant))
+        ticket.on_turn = take_turn
         try:
-            with own.enter(), self._everyone.enter():
-                yield
-        finally:
-            if not own.in_flight:
-                self._tenants.pop(tenant_id, None)
+            async with watched(receive, self._admission.wait_s):
+                await turn
+        except TimeoutError:
+            raise _refusal(ticket.lane.exceeds_limit(ticket.cost)) from None
+        if ticket.state != "seated":
+            raise _refusal(ticket.lane.exceeds_limit(ticket.cost))
+
+    def settle(self, tokens: int) -> None:
+        """Say how many tokens it came to."""
+        if self._quota is not None and self._estimate is not None:
+            self._quota.settle(self._estimate, tokens, self._admission.now())
+            self._estimate = None
+
+    def give_back(self, *, with_request: bool) -> None:
+        """Nothing was generated, so no tokens are counted; a request is where it was let in."""
+        self.settle(0)
+        if with_request and self._has_counted and self._quota is not None:
+            self._quota.give_back_request(self._admission.now())
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The rate-limit headers of an answer; none where no rate is limited."""
+        if self._quota is None:
+            return []
+        told = self._quota.headers(self._admission.now())
+        return [(name.encode(), value.encode()) for name, value in told.items()]
+
+
+def _refusal(is_own: bool) -> TTRLError:
+    if is_own:
+        message = "The limit of answers in the making at once is reached; try again."
+        return Overloaded(message, retry_after_s=RETRY_S)
+    return ServerFull("The server is full at the moment; try again.", retry_after_s=RETRY_S)

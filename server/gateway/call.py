@@ -45,6 +45,7 @@ class Call:
     version: VersionRef
     started: float
     created_at: datetime
+    quota_headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     transcript: Transcript = field(default_factory=Transcript)
     first_byte_ms: float | None = None
     seen: Observed = field(default_factory=Observed)
@@ -89,6 +90,7 @@ class Call:
             (b"content-type", content_type),
             (b"x-request-id", self.answer_id.encode()),
             (b"x-ttrl-adapter", self.version.label.encode()),
+            *self.quota_headers,
         ]
         if self.asked.route == "messages":
             headers.append((b"request-id", self.answer_id.encode()))  # Anthropic's name for it

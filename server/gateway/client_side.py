@@ -7,13 +7,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
 
 from starlette.types import Message, Receive, Scope
 
-from server.errors import BadRequest, BodyTooLarge, Unauthorized
-
-BODY_TIMEOUT_S: Final = 30.0
+from server.config import Settings
+from server.errors import BodyTooLarge, BodyTooSlow, Unauthorized
 
 
 class ClientLeft(Exception):
@@ -40,30 +38,33 @@ def api_key(scope: Scope) -> str:
     return key.strip().decode("latin1")
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The request's body.
+async def read_body(
+    scope: Scope, receive: Receive, settings: Settings, *, max_bytes: int | None = None
+) -> bytes:
+    """The request's body, of at most `max_bytes` (default: what the settings allow).
 
     Raises:
         BodyTooLarge: it is longer than the limit; no more than that is ever held.
-        BadRequest: it comes too slowly.
+        BodyTooSlow: it comes too slowly.
         ClientLeft: the client left before it was complete.
     """
+    max_bytes = max_bytes or settings.max_body_bytes
     too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise too_large
-    message = await _next_message(receive)
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        parts = bytearray(body)
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            message = await _next_message(receive)
+            body: bytes = message.get("body", b"")
+            if message.get("more_body", False):
+                parts = bytearray(body)
                 while message.get("more_body", False) and len(parts) <= max_bytes:
                     message = await _next_message(receive)
                     parts += message.get("body", b"")
-        except TimeoutError:
-            raise BadRequest("The body did not arrive in time.") from None
-        body = bytes(parts)
+                body = bytes(parts)
+    except TimeoutError:
+        raise BodyTooSlow("The body did not arrive in time.") from None
     if len(body) > max_bytes:
         raise too_large
     return body

@@ -9,6 +9,7 @@ from server.config import Settings
 from server.db.engine import Database
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
+from server.gateway.admission import Admission
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
 from server.observability.traces import Traces
@@ -27,4 +28,5 @@ class GatewayDeps:
     recorder: Recorder
     clock: Clock
     database: Database
+    admission: Admission
     traces: Traces | None = None

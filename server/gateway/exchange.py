@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.config import Settings
-from server.gateway.admission import Admission
 from server.gateway.call import Call
 from server.gateway.client_side import ClientLeft, api_key, read_body
+from server.gateway.demand import estimated_tokens, num_answers, used_tokens
 from server.gateway.deps import GatewayDeps
 from server.gateway.parsing import Asked
 from server.gateway.relay import relay_stream, relay_whole
@@ -28,10 +28,9 @@ Parse = Callable[[bytes, Settings], Asked]
 class Exchange(Response):
     """A response that does its work while it is sent. Errors before the first byte are raised."""
 
-    def __init__(self, deps: GatewayDeps, admission: Admission, parse: Parse) -> None:
+    def __init__(self, deps: GatewayDeps, parse: Parse) -> None:
         super().__init__()
         self._deps = deps
-        self._admission = admission
         self._parse = parse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,13 +47,20 @@ class Exchange(Response):
         seen.let_in(caller.tenant_id, caller.tenant)
         if deps.traces is not None:
             seen.trace = deps.traces.begin(scope, seen)
-        with self._admission.enter(), ExitStack() as held:
-            body = await read_body(scope, receive, deps.settings.max_body_bytes)
+        with deps.admission.arrive(caller) as visit, ExitStack() as held:
+            with visit.body():
+                body = await read_body(scope, receive, deps.settings)
             asked = self._parse(body, deps.settings)
-            version = await deps.tenants.resolve(caller, asked.model)
-            if asked.store:
-                held.enter_context(deps.recorder.reserve())
-            held.enter_context(deps.registry.lease(version))
-            call = Call(deps, caller, asked, version, started, created_at, seen=seen)
-            held.callback(call.sum_up)
-            await (relay_stream if asked.stream else relay_whole)(call, receive, send)
+            answers = num_answers(asked)
+            tokens = estimated_tokens(asked, len(body), answers)
+            async with visit.seat(receive, answers, tokens):
+                version = await deps.tenants.resolve(caller, asked.model)
+                if asked.store:
+                    held.enter_context(deps.recorder.reserve())
+                held.enter_context(deps.registry.lease(version))
+                call = Call(
+                    deps, caller, asked, version, started, created_at, visit.headers(), seen=seen
+                )
+                held.callback(call.sum_up)
+                await (relay_stream if asked.stream else relay_whole)(call, receive, send)
+                visit.settle(used_tokens(call, tokens))

@@ -18,9 +18,9 @@ from server.db import feedback as sql
 from server.db.models import Feedback
 from server.errors import BadRequest, NotFound, Unavailable
 from server.gateway import openapi
-from server.gateway.admission import Turns
 from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
+from server.gateway.turns import Turns
 from server.observability.requests import observed
 from server.tenants import Caller
 
@@ -78,7 +78,7 @@ def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:
 async def _read(request: Request, deps: GatewayDeps, shape: type[B]) -> B:
     limit = min(MAX_BODY_BYTES, deps.settings.max_body_bytes)
     try:
-        body = await read_body(request.scope, request.receive, limit)
+        body = await read_body(request.scope, request.receive, deps.settings, max_bytes=limit)
     except ClientLeft:
         raise BadRequest("The body is not complete.") from None  # which nobody hears
     try:

@@ -98,7 +98,7 @@ def parse_completion(body: bytes, settings: Settings) -> Asked:
         BadRequest: as `parse_chat`.
     """
     request = decode(_COMPLETION, body, REFUSED)
-    _check_common(request, settings, num_prompts=_num_prompts(request.prompt))
+    _check_common(request, settings, num_prompts=num_prompts(request.prompt))
     upstream = _upstream(request)
     prompt = [upstream["prompt"]]
     return _asked("completions", request, upstream, prompt, body, "not_chat", _plain(request))
@@ -181,7 +181,7 @@ def _check_common(request: Common, settings: Settings, *, num_prompts: int) -> N
         )
 
 
-def _num_prompts(prompt: str | list[str | int | list[int]]) -> int:
+def num_prompts(prompt: str | list[str | int | list[int]]) -> int:
     """How many prompts; token ids in a row are one."""
     if isinstance(prompt, str):
         return 1

@@ -9,7 +9,6 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.gateway import openapi
-from server.gateway.admission import Admission
 from server.gateway.allowlist import ChatRequest, CompletionRequest
 from server.gateway.client_side import api_key
 from server.gateway.deps import GatewayDeps
@@ -70,7 +69,6 @@ class ModelList(BaseModel):
 def gateway_router(deps: GatewayDeps) -> APIRouter:
     """The data plane under `/v1`."""
     router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Security(API_KEY)])
-    admission = Admission(deps.settings.max_in_flight)
 
     @router.post(
         "/chat/completions",
@@ -80,7 +78,7 @@ def gateway_router(deps: GatewayDeps) -> APIRouter:
     )
     async def chat_completions(request: Request) -> Response:
         """Answer a chat with the tenant's live adapter version, or the one that `model` names."""
-        return Exchange(deps, admission, parse_chat)
+        return Exchange(deps, parse_chat)
 
     @router.post(
         "/completions",
@@ -92,17 +90,17 @@ def gateway_router(deps: GatewayDeps) -> APIRouter:
         """Complete a prompt with the tenant's live adapter version, or the one that `model` names.
         Logged, but never learned from.
         """
-        return Exchange(deps, admission, parse_completion)
+        return Exchange(deps, parse_completion)
 
-    _add_responses(router, deps, admission)
-    _add_messages(router, deps, admission)
+    _add_responses(router, deps)
+    _add_messages(router, deps)
     _add_models(router, deps)
     add_feedback(router, deps)
     add_unserved(router)
     return router
 
 
-def _add_responses(router: APIRouter, deps: GatewayDeps, admission: Admission) -> None:
+def _add_responses(router: APIRouter, deps: GatewayDeps) -> None:
     @router.post(
         "/responses",
         response_class=Response,
@@ -113,10 +111,10 @@ def _add_responses(router: APIRouter, deps: GatewayDeps, admission: Admission) -
         """Answer with the tenant's live adapter version, or the one that `model` names. Logged and
         learned from as a chat. No response is kept: the conversation comes with each request.
         """
-        return Exchange(deps, admission, parse_responses)
+        return Exchange(deps, parse_responses)
 
 
-def _add_messages(router: APIRouter, deps: GatewayDeps, admission: Admission) -> None:
+def _add_messages(router: APIRouter, deps: GatewayDeps) -> None:
     anthropic = APIRouter(dependencies=[Security(ANTHROPIC_KEY)])
     shape = openapi.AnthropicErrorBody
 
@@ -130,7 +128,7 @@ def _add_messages(router: APIRouter, deps: GatewayDeps, admission: Admission) ->
         """Answer with the tenant's live adapter version, or the one that `model` names. Logged and
         learned from as a chat.
         """
-        return Exchange(deps, admission, parse_messages)
+        return Exchange(deps, parse_messages)
 
     @anthropic.post(
         "/messages/count_tokens",
@@ -143,7 +141,7 @@ def _add_messages(router: APIRouter, deps: GatewayDeps, admission: Admission) ->
     )
     async def count_tokens(request: Request) -> Response:
         """Count the tokens of a conversation. Nothing is generated or logged."""
-        return TokenCount(deps, admission)
+        return TokenCount(deps)
 
     router.include_router(anthropic)
 

@@ -50,10 +50,12 @@ def _server(app: Any) -> _Server:
 
 
 @contextlib.asynccontextmanager
-async def serve(app: Any, *, port: int = 0) -> AsyncGenerator[str]:
+async def serve(
+    app: Any, *, port: int = 0, config: uvicorn.Config | None = None
+) -> AsyncGenerator[str]:
     """Serve an ASGI app in this event loop; yields its URL. Leaving closes its connections."""
     listener = _listen(port)
-    server = _server(app)
+    server = _server(app) if config is None else _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

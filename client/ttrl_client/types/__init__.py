@@ -21,6 +21,7 @@ from ttrl_client.types._feedback import (
     FeedbackBatchCreate,
     FeedbackCreate,
 )
+from ttrl_client.types._limits import Limits
 from ttrl_client.types._queries import Answer, Query
 from ttrl_client.types._settings import (
     AnswerKind,
@@ -70,6 +71,7 @@ __all__ = [
     "Key",
     "KeyCreate",
     "Learning",
+    "Limits",
     "MAX_FEEDBACK_ITEMS",
     "MAX_VERSION",
     "NewKey",

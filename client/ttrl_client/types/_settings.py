@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, model_validator
 
 from ttrl_client.types._base import WireInput
+from ttrl_client.types._limits import Limits
 
 Estimator = Literal["harmony", "majority", "majority_strict", "soft", "selective", "confidence"]
 
@@ -342,6 +343,7 @@ class TenantSettings(WireInput):
     schedule: Schedule = Field(default=Schedule(), description="When cycles start.")
     learning: Learning = Field(default=Learning(), description="How a cycle learns.")
     gate: Gate = Field(default=Gate(), description="What a candidate must prove.")
+    limits: Limits = Field(default=Limits(), description="How much traffic is served.")
 
     @model_validator(mode="after")
     def _kind_has_its_options(self) -> TenantSettings:

@@ -11,11 +11,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.errors import EngineFailed
-from server.gateway.admission import Admission
+from server.gateway.admission import Visit
 from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
 from server.gateway.messages.parsing import parse_count
 from server.observability.requests import observed
+from server.tenants import Caller
 
 TIMEOUT_S = 30.0
 PATH = "/tokenize"
@@ -31,28 +32,33 @@ _DECODER = msgspec.json.Decoder(_Count)
 class TokenCount(Response):
     """A response that counts while it is sent. Errors are raised before the first byte."""
 
-    def __init__(self, deps: GatewayDeps, admission: Admission) -> None:
+    def __init__(self, deps: GatewayDeps) -> None:
         super().__init__()
         self._deps = deps
-        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, check, ask an engine, answer."""
+        deps = self._deps
         try:
-            count = await self._count(scope, receive)
+            caller = await deps.tenants.caller(api_key(scope))
+            observed(scope).let_in(caller.tenant_id, caller.tenant)
+            with deps.admission.arrive(caller) as visit:
+                count = await self._count(caller, visit, scope, receive)
         except ClientLeft:
             observed(scope).has_left = True
             return
-        body = msgspec.json.encode({"input_tokens": count})
-        await Response(body, media_type="application/json")(scope, receive, send)
+        answer = Response(
+            msgspec.json.encode({"input_tokens": count}), media_type="application/json"
+        )
+        answer.raw_headers.extend(visit.headers())
+        await answer(scope, receive, send)
 
-    async def _count(self, scope: Scope, receive: Receive) -> int:
+    async def _count(self, caller: Caller, visit: Visit, scope: Scope, receive: Receive) -> int:
         deps = self._deps
-        caller = await deps.tenants.caller(api_key(scope))
-        observed(scope).let_in(caller.tenant_id, caller.tenant)
-        with self._admission.enter():
-            body = await read_body(scope, receive, deps.settings.max_body_bytes)
-            model, counted = parse_count(body, deps.settings)
+        with visit.body():
+            body = await read_body(scope, receive, deps.settings)
+        model, counted = parse_count(body, deps.settings)
+        async with visit.seat(receive):
             version = await deps.tenants.resolve(caller, model)
             asked = msgspec.json.encode(counted | {"model": version.engine_name})
             headers = {"Content-Type": "application/json"}

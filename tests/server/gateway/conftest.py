@@ -16,14 +16,17 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from sqlalchemy import select
 
+from server.app import http_config
 from server.auth import Keys
 from server.clock import SystemClock
 from server.config import Settings
+from server.connections import Watch
 from server.db.engine import Database
 from server.db.log import LogEntry
 from server.db.models import AdapterVersion, Answer, ApiKey, Base, Query, Tenant
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
+from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
 from server.gateway.recorder import Recorder
 from server.gateway.routes import gateway_router
@@ -71,6 +74,7 @@ class Stack:
     database: Database
     fakes: list[FakeVLLM]
     recorder: WatchedRecorder
+    watch: Watch  # over its connections
 
     @property
     def fake(self) -> FakeVLLM:
@@ -156,9 +160,11 @@ async def running(
         app = FastAPI()
         install_error_handlers(app)
         app.include_router(gateway_router(deps))
-        url = await held.enter_async_context(serve(app))
+        http = http_config(app, config, lifespan="off", timeout_graceful_shutdown=1)
+        url = await held.enter_async_context(serve(app, config=http))
         assert isinstance(deps.recorder, WatchedRecorder)
-        yield Stack(url, app, deps, database, fakes, deps.recorder)
+        watch: Any = http.http
+        yield Stack(url, app, deps, database, fakes, deps.recorder, watch.__self__)
 
 
 async def _deps(
@@ -184,7 +190,10 @@ async def _deps(
     await recorder.start()
     held.push_async_callback(recorder.stop)
     clock = SystemClock()
-    return GatewayDeps(settings, tenants, pool, registry, upstream, recorder, clock, database)
+    admission = Admission(settings)
+    return GatewayDeps(
+        settings, tenants, pool, registry, upstream, recorder, clock, database, admission
+    )
 
 
 @pytest.fixture

@@ -239,14 +239,14 @@ async def test_a_full_log_is_told_before_an_engine_is_asked(tmp_path: Path):
         assert (await first)[0] == 200
 
 
-async def test_too_many_requests_in_flight(tmp_path: Path):
-    async with running(tmp_path, max_in_flight=1) as stack:
+async def test_a_full_server_says_when_to_try_again(tmp_path: Path):
+    async with running(tmp_path, max_in_flight=1, queue_size=0) as stack:
         hold = asyncio.Event()
         stack.fake.script(CHAT, Fault(hold=hold))
         first = asyncio.create_task(ask(stack))
         await stack.fake.arrived(1)
         status, code, headers = await ask(stack)
-        assert (status, code, headers["retry-after"]) == (429, "rate_limit_exceeded", "1")
+        assert (status, code, headers["retry-after"]) == (503, "server_full", "1")
         hold.set()
         assert (await first)[0] == 200
         assert (await ask(stack))[0] == 200

@@ -17,9 +17,9 @@ from ttrl_client import AsyncTenantClient, TenantClient, types
 
 from server.db.engine import Database
 from server.db.models import Feedback
-from server.errors import Overloaded
-from server.gateway.admission import Turns
+from server.errors import Overloaded, ServerFull
 from server.gateway.routes import gateway_router
+from server.gateway.turns import Turns
 from server.http_errors import install_error_handlers
 from tests.server.gateway.conftest import ADDER, NOVICE, Stack, chat, running
 
@@ -243,7 +243,7 @@ def test_one_tenant_cannot_take_all_turns() -> None:
     with turns.take(1), turns.take(1):
         with pytest.raises(Overloaded), turns.take(1):
             raise AssertionError
-        with turns.take(2), pytest.raises(Overloaded), turns.take(2):
+        with turns.take(2), pytest.raises(ServerFull), turns.take(2):
             raise AssertionError
     with turns.take(1):
         pass
