@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-estimators bench-gate bench-engine bench-learner bench-gpu lock lock-gpu clean
+.PHONY: help setup serve demo test check fix unit engine bench-gateway bench-overload bench-estimators bench-gate bench-engine bench-learner bench-gpu lock lock-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,9 @@ fix: setup ## format and mend what can be mended
 bench-gateway: setup ## the latency that the gateway adds, side by side with the engine alone
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.gateway --vllm --rounds 5 --requests 64 --warm-up 16
+
+bench-overload: setup ## ten times the capacity, a tenant that floods, a thousand clients that vanish
+	$(BIN)/python -m benchmarks.overload
 
 bench-engine: setup ## sampling with an adapter on CPU, against the base model and vLLM as shipped
 	$(BIN)/python -m benchmarks.engine

@@ -148,7 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return now - self._unread_since > self._bounds.unread_s
         return False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin: a head is expected soon."""
         super().connection_made(transport)
         self.idle_since = self._head_since = self._watch.now()

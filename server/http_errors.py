@@ -20,6 +20,7 @@ from server.errors import (
     BodyTooLarge,
     MethodNotAllowed,
     NotFound,
+    ServerFull,
     TTRLError,
     Unauthorized,
     Unavailable,
@@ -58,7 +59,7 @@ def error_response(request: Request, error: TTRLError) -> JSONResponse:
 
 async def _own(request: Request, error: Exception) -> Response:
     assert isinstance(error, TTRLError)
-    if error.status_code >= 500:
+    if error.status_code >= 500 and not isinstance(error, ServerFull):  # of those come many
         logger.warning("%s %s: %s", request.method, request.url.path, error.message)
     return error_response(request, error)
 

@@ -37,7 +37,7 @@ def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:
 
     @router.post(
         "/feedback",
-        responses=openapi.errors(400, 401, 404, 413, 429, 500, 503),
+        responses=openapi.errors(400, 401, 404, 408, 413, 429, 500, 503),
         openapi_extra={"requestBody": _described(wire.FeedbackCreate)},
     )
     async def feedback(request: Request) -> wire.Feedback:
@@ -58,7 +58,7 @@ def add_feedback(router: APIRouter, deps: GatewayDeps) -> None:
 
     @router.post(
         "/feedback/batch",
-        responses=openapi.errors(400, 401, 413, 429, 500, 503),
+        responses=openapi.errors(400, 401, 408, 413, 429, 500, 503),
         openapi_extra={"requestBody": _described_batch()},
     )
     async def feedback_batch(request: Request) -> wire.FeedbackBatch:

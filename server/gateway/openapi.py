@@ -91,21 +91,36 @@ OVERRIDES: Final[dict[str, str]] = {
     "ResponsesRequest.stream_options": "Accepted and not used.",
 }
 
-ANSWER_ERRORS: Final = (400, 401, 404, 413, 429, 500, 502, 503)
+ANSWER_ERRORS: Final = (400, 401, 404, 408, 413, 429, 500, 502, 503)
 _ERRORS: Final[dict[int, str]] = {
     400: "The request is malformed or asks for something that is refused; `param` names the field.",
     401: "No API key, or one that is not valid.",
     404: "No such model for this tenant.",
+    408: "The body did not arrive in time.",
     413: "The body is over the limit.",
-    429: "Too many requests are in flight.",
+    429: "A limit of the tenant is reached: requests or tokens a minute, or answers at once.",
     500: "The server made a mistake.",
     502: "The engine answered something that makes no sense, or not in time.",
-    503: "The engines or the query log are away. After an answer began, it comes as an event.",
+    503: "The server is full, or the engines or the query log are away. After an answer began, it"
+    " comes as an event.",
 }
 _RETRY_AFTER: Final = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
 }
+_RATE: Final = {
+    f"x-ratelimit-{word}-{what}": {
+        "description": f"{text} {what} a minute, where the tenant has such a limit.",
+        "schema": {"type": kind},
+    }
+    for what in ("requests", "tokens")
+    for word, text, kind in (
+        ("limit", "Limit of", "integer"),
+        ("remaining", "What is left of", "integer"),
+        ("reset", "Time until it is whole again, such as `6m0s`: of", "string"),
+    )
+}
 _ANSWER_HEADERS: Final = {
+    **_RATE,
     "X-TTRL-Adapter": {
         "description": "The adapter version that answered, such as `adder--v3`.",
         "schema": {"type": "string"},

@@ -137,7 +137,7 @@ async def test_who_waits_gets_the_seat_that_comes_free(tmp_path: Path) -> None:
 
 
 async def test_a_wait_has_an_end(tmp_path: Path) -> None:
-    settings = {"max_in_flight": 1, "queue_size": 4, "queue_wait_s": 0.05}
+    settings: dict[str, Any] = {"max_in_flight": 1, "queue_size": 4, "queue_wait_s": 0.05}
     async with limited(tmp_path, **settings) as stack, held(stack):
         refused = await ask(stack)
         assert stack.deps.admission.queue.waiting == 0

@@ -16,15 +16,15 @@ from server.gateway.messages.allowlist import CountRequest, MessagesRequest
 from server.gateway.responses.allowlist import ResponsesRequest
 from tests.server.gateway.conftest import Stack
 
-ANSWERS = {400, 401, 404, 413, 429, 500, 502, 503}
+ANSWERS = {400, 401, 404, 408, 413, 429, 500, 502, 503}
 ROUTES = {
     "/v1/chat/completions": ("post", ChatRequest, ANSWERS),
     "/v1/completions": ("post", CompletionRequest, ANSWERS),
     "/v1/responses": ("post", ResponsesRequest, ANSWERS),
     "/v1/messages": ("post", MessagesRequest, ANSWERS),
     "/v1/messages/count_tokens": ("post", CountRequest, ANSWERS),
-    "/v1/feedback": ("post", None, {400, 401, 404, 413, 429, 500, 503}),
-    "/v1/feedback/batch": ("post", None, {400, 401, 413, 429, 500, 503}),
+    "/v1/feedback": ("post", None, {400, 401, 404, 408, 413, 429, 500, 503}),
+    "/v1/feedback/batch": ("post", None, {400, 401, 408, 413, 429, 500, 503}),
     "/v1/models": ("get", None, {401, 500, 503}),
     "/v1/models/{model_id}": ("get", None, {401, 404, 500, 503}),
 }

@@ -8,6 +8,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import msgspec
 
@@ -94,7 +95,7 @@ async def rush(stack: Stack, clients: int) -> None:
 
 
 async def test_nothing_stays_of_slow_and_vanishing_clients(tmp_path: Path) -> None:
-    settings = {"max_in_flight": 8, "queue_size": 8, "queue_wait_s": 0.2}
+    settings: dict[str, Any] = {"max_in_flight": 8, "queue_size": 8, "queue_wait_s": 0.2}
     async with running(tmp_path, **settings) as stack:
         stack.fake.token_delay_s = 0.002
         await rush(stack, len(POINTS) * 4)  # opens what stays open: the engine's connections
