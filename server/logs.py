@@ -22,6 +22,7 @@ CONTROLS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 SECRETS: Final = re.compile(r"(sk-ttrl-|ttrl-admin-|(?i:bearer )\s*)[^\s\"',;]+")
+SHORT: Final = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
 MAX_DEPTH: Final = 4  # of values in values that are looked into; deeper ones are shown as text
 
 
@@ -98,6 +99,7 @@ def make_harmless(_logger: Any, _method: str, event: Event) -> Event:
 
     Tracebacks keep their lines, each behind a bar: none of them can pass for a line of the log.
     """
+    event.pop("color_message", None)  # uvicorn's, for terminals: the event says the same
     for name, value in list(event.items()):
         if name in ("exception", "stack") and isinstance(value, str):
             lines = re.split(r"\r?\n", value)
@@ -116,6 +118,8 @@ def harmless(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
+    if code in SHORT:
+        return SHORT[code]
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 

@@ -24,7 +24,12 @@ from server.db.failures import SQLAlchemyError
 from server.engine.pool import Engine
 from server.errors import TTRLError, Unauthorized
 from server.observability.engine_series import engine_name, families
-from server.observability.state import database_families, engine_families, log_families
+from server.observability.state import (
+    database_families,
+    engine_families,
+    log_families,
+    seat_families,
+)
 from server.parts import Parts
 
 PATIENCE_S: Final = 2.0  # for the database, and for each engine; what takes longer is left out
@@ -72,6 +77,7 @@ async def _state(parts: Parts) -> list[Metric]:
             "Requests that are being answered, this one too.",
             value=parts.metrics.in_flight,
         ),
+        *seat_families(parts.admission.queue.in_use, parts.admission.queue.waiting),
         *log_families(parts.recorder.status, parts.recorder.num_waiting),
         *engine_families(parts.pool.engines, len(parts.registry.failures)),
         *database_families(facts),

@@ -20,7 +20,7 @@ from server.gateway.demand import estimated_tokens, num_answers, used_tokens
 from server.gateway.deps import GatewayDeps
 from server.gateway.parsing import Asked
 from server.gateway.relay import relay_stream, relay_whole
-from server.gateway.votes.plan import plan_vote
+from server.gateway.votes.plan import VotePlan, plan_vote
 from server.gateway.votes.relay import relay_vote
 from server.observability.requests import observed
 
@@ -54,8 +54,8 @@ class Exchange(Response):
                 body = await read_body(scope, receive, deps.settings)
             asked = self._parse(body, deps.settings)
             plan = plan_vote(asked, caller.settings, deps.settings.max_votes)
-            answers = plan.votes if plan else num_answers(asked)
-            tokens = estimated_tokens(asked, len(body), answers)
+            answers = num_answers(asked) if plan is None else plan.widest_wave
+            tokens = estimated_tokens(asked, len(body), answers if plan is None else plan.votes)
             async with visit.seat(receive, answers, tokens):
                 version = await deps.tenants.resolve(caller, asked.model)
                 if asked.store:
@@ -65,8 +65,11 @@ class Exchange(Response):
                     deps, caller, asked, version, started, created_at, visit.headers(), seen=seen
                 )
                 held.callback(call.sum_up)
-                if plan is not None:
-                    await relay_vote(call, plan, receive, send)
-                else:
-                    await (relay_stream if asked.stream else relay_whole)(call, receive, send)
+                await self._relay(call, plan, receive, send)
                 visit.settle(used_tokens(call, tokens))
+
+    async def _relay(self, call: Call, plan: VotePlan | None, receive: Receive, send: Send) -> None:
+        if plan is not None:
+            await relay_vote(call, plan, receive, send)
+        else:
+            await (relay_stream if call.asked.stream else relay_whole)(call, receive, send)

@@ -14,7 +14,8 @@ import msgspec
 
 from server.observability.requests import Observed
 
-QUIET = frozenset({"health", "metrics"})  # probes and scrapes: only when they fail
+PROBES = "health"  # never: one a second says nothing, and what changes has lines of its own
+SCRAPES = "metrics"  # only when they fail
 
 Write = Callable[[str], object]
 
@@ -28,7 +29,7 @@ class AccessLog:
 
     def write(self, seen: Observed, seconds: float) -> None:
         """One line about a request that is over."""
-        if seen.route in QUIET and seen.status < 400:
+        if seen.route == PROBES or (seen.route == SCRAPES and seen.status < 400):
             return
         try:
             self._write(self._render(_facts(seen, seconds)))

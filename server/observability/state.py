@@ -73,6 +73,12 @@ def _counter(name: str, said: str, value: float) -> Metric:
     return CounterMetricFamily(name, said, value=value)
 
 
+def seat_families(in_use: int, waiting: int) -> Iterable[Metric]:
+    """Admission: the seats of this process, and the queue for them."""
+    yield _gauge("ttrl_seats_in_use", "Answers that are being made.", in_use)
+    yield _gauge("ttrl_queue_waiting", "Requests that wait for a seat.", waiting)
+
+
 def log_families(log: LogState, num_waiting: int) -> Iterable[Metric]:
     """The log and its spool."""
     states = GaugeMetricFamily(

@@ -65,8 +65,9 @@ async def test_a_stream_says_when_it_began_and_whether_it_broke(app: Watched) ->
     assert said["first_byte_ms"] <= said["ms"]
 
 
-async def test_probes_and_scrapes_are_lines_only_when_they_fail(app: Watched) -> None:
+async def test_probes_are_no_lines_and_scrapes_only_when_they_fail(app: Watched) -> None:
     await app.http.get("/healthz")
+    await app.http.post("/readyz")
     await app.http.get("/metrics", headers=bearer(ADMIN_KEY))
     await app.http.get("/metrics", headers=bearer("wrong"))
     assert [json.loads(line)["status"] for line in app.lines] == [401]
