@@ -35,7 +35,12 @@ PASSED: dict[str, Any] = {
     "response_format": {"type": "json_object"},
     "logprobs": True,
     "top_logprobs": 20,
-    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": [1, None]}}}],
+    "tools": [
+        {
+            "type": "function",
+            "function": {"name": "f", "parameters": {"x": [1, None]}, "strict": False},
+        }
+    ],
     "tool_choice": {"type": "function", "function": {"name": "f"}},
     "parallel_tool_calls": False,
     "reasoning_effort": "low",
