@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from ttrl_client.types import ErrorBody
 
 from server.auth import ADMIN_SCHEME
 from server.db.facts import Facts, read_facts
@@ -53,7 +54,15 @@ def scrape_router(parts: Parts) -> APIRouter:
     process = ProcessCollector(registry=CollectorRegistry())
     one_at_a_time = asyncio.Lock()
 
-    @router.get("/metrics", summary="Metrics in Prometheus's text format", response_class=Response)
+    @router.get(
+        "/metrics",
+        summary="Metrics in Prometheus's text format",
+        response_class=Response,
+        responses={
+            200: {"description": "The metrics.", "content": {"text/plain": {}}},
+            401: {"description": "The key is missing or wrong.", "model": ErrorBody},
+        },
+    )
     async def metrics(
         credentials: Annotated[HTTPAuthorizationCredentials | None, Security(ADMIN_SCHEME)],
     ) -> Response:

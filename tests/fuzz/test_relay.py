@@ -111,6 +111,9 @@ class Engine:
             yield self._data[at : at + size]
             at, number = at + size, number + 1
 
+    def at_eof(self) -> bool:
+        return False
+
     async def read(self) -> bytes:
         return b""
 
