@@ -20,6 +20,13 @@ from benchmarks.serving import serve_forever
 EVENTS: Final = 16  # of a stream
 SPREAD: Final = 0.2  # of an answer's time, up and down
 USAGE: Final = {"prompt_tokens": 20, "completion_tokens": EVENTS, "total_tokens": 20 + EVENTS}
+PROBED: Final = {
+    "index": 0,
+    "text": "four",
+    "token_ids": [4],
+    "logprobs": {"token_logprobs": [0.0]},
+    "finish_reason": "stop",
+}
 JSON: Final = (b"content-type", b"application/json")
 PIECE: Final = "four " * 64  # so that a reader who stops is soon noticed
 
@@ -52,6 +59,10 @@ class BusyEngine:
     def _control(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if path == "/counts":
             return {"held": self._held, "peak": self._peak, "aborted": self._aborted}
+        if path == "/tokenize":
+            return {"tokens": [1, 2, 3]}
+        if path == "/v1/completions":
+            return {"choices": [PROBED]}
         if path == "/v1/load_lora_adapter":
             self._adapters.add(body["lora_name"])
         cards = [{"id": name, "root": f"/{name}", "parent": "base"} for name in self._adapters]

@@ -30,8 +30,14 @@ class StubEngine:
         self._adapters: set[str] = set()
 
     def control(self, path: str, raw: bytes) -> bytes:
-        """The answer to everything but a completion: the list of models."""
+        """The answer to everything but a chat: the list of models, and what a pool tries before it
+        trusts an engine.
+        """
         body: dict[str, Any] = json.loads(raw) if raw else {}
+        if path == "/tokenize":
+            return _json({"tokens": [1, 2, 3]})
+        if path == "/v1/completions":
+            return _json({"choices": [_PROBED]})
         if path == "/v1/load_lora_adapter":
             self._adapters.add(body["lora_name"])
         elif path == "/v1/unload_lora_adapter":
@@ -104,6 +110,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
 
+_PROBED: Final = {
+    "index": 0,
+    "text": "four",
+    "token_ids": [4],
+    "logprobs": {"token_logprobs": [0.0]},
+    "finish_reason": "stop",
+}
 _STREAM_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
