@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 
@@ -12,6 +12,9 @@ from server.db.log import LoggedAnswer
 from server.errors import EngineFailed
 
 logger = logging.getLogger(__name__)
+
+# What an engine counts; what is beyond it could not be stored.
+Number = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 
 class CalledFunction(TypedDict, total=False):
@@ -24,7 +27,7 @@ class CalledFunction(TypedDict, total=False):
 class CallPiece(TypedDict, total=False):
     """A tool call, or the piece of one that a chunk adds."""
 
-    index: int | None
+    index: Number | None
     id: str | None
     type: str | None
     function: CalledFunction | None
@@ -47,31 +50,31 @@ class Delta(msgspec.Struct):
 class Choice(msgspec.Struct):
     """A choice of any route, whole or a piece: `text` on completions, else a message or delta."""
 
-    index: int = 0
+    index: Number = 0
     text: str | None = None
     message: Delta | None = None
     delta: Delta | None = None
     finish_reason: str | None = None
-    stop_reason: str | int | None = None  # vLLM's: the stop text that ended the answer
+    stop_reason: str | Number | None = None  # vLLM's: the stop text that ended the answer
 
 
 class PromptDetails(msgspec.Struct):
     """How many of the prompt's tokens the prefix cache had."""
 
-    cached_tokens: int | None = None
+    cached_tokens: Number | None = None
 
 
 class CompletionDetails(msgspec.Struct):
     """How many of the answer's tokens are reasoning."""
 
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Number | None = None
 
 
 class Usage(msgspec.Struct):
     """The token counts of a request."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Number | None = None
+    completion_tokens: Number | None = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
 

@@ -20,6 +20,7 @@ from server.gateway.sse import DONE, EventSplitter, payload
 from server.gateway.transcript import (
     Choice,
     CompletionDetails,
+    Number,
     PromptDetails,
     Usage,
     read_chunk,
@@ -34,7 +35,7 @@ class _Logprobs(msgspec.Struct):
 
 
 class _ChoiceWithLogprobs(msgspec.Struct):
-    index: int = 0
+    index: Number = 0
     logprobs: _Logprobs | None = None
 
 
