@@ -16,17 +16,11 @@ from typing import Any, Final
 from starlette.types import Message, Receive, Scope, Send
 
 from benchmarks.serving import serve_forever
+from benchmarks.stub_engine import StubEngine
 
 EVENTS: Final = 16  # of a stream
 SPREAD: Final = 0.2  # of an answer's time, up and down
 USAGE: Final = {"prompt_tokens": 20, "completion_tokens": EVENTS, "total_tokens": 20 + EVENTS}
-PROBED: Final = {
-    "index": 0,
-    "text": "four",
-    "token_ids": [4],
-    "logprobs": {"token_logprobs": [0.0]},
-    "finish_reason": "stop",
-}
 JSON: Final = (b"content-type", b"application/json")
 PIECE: Final = "four " * 64  # so that a reader who stops is soon noticed
 
@@ -38,7 +32,7 @@ class BusyEngine:
         self._answer_s = answer_s
         self._seats = asyncio.Semaphore(seats)
         self._dice = random.Random(0)
-        self._adapters: set[str] = set()
+        self._stub = StubEngine()
         self._held = 0
         self._peak = 0
         self._aborted = 0
@@ -59,14 +53,7 @@ class BusyEngine:
     def _control(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if path == "/counts":
             return {"held": self._held, "peak": self._peak, "aborted": self._aborted}
-        if path == "/tokenize":
-            return {"tokens": [1, 2, 3]}
-        if path == "/v1/completions":
-            return {"choices": [PROBED]}
-        if path == "/v1/load_lora_adapter":
-            self._adapters.add(body["lora_name"])
-        cards = [{"id": name, "root": f"/{name}", "parent": "base"} for name in self._adapters]
-        return {"object": "list", "data": [{"id": "base", "root": "/", "parent": None}, *cards]}
+        return self._stub.control(path, body)
 
     async def _generate(self, body: dict[str, Any], receive: Receive, send: Send) -> None:
         answering = asyncio.ensure_future(self._work(body, send))

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 from ttrl_client.types import Cycle, CycleStatus, Gate, Learning, TenantSettings
 
-from benchmarks.result import Claim, write_result
+from benchmarks.result import Claim, show_claims, write_result
 from demo.questions import additions
 from tests.e2e.live import CHAT, LiveServer, question_body
 from tests.e2e.traffic import ask_each
@@ -179,9 +179,7 @@ async def main() -> None:
             await asyncio.to_thread(live.stop)
     claims, data = report(phases)
     path = write_result("contention", claims, data)
-    for claim in claims:
-        verdict = "holds" if claim.holds else "DOES NOT HOLD"
-        print(f"{claim.name}: {claim.value:.3g} {claim.unit} {claim.op} {claim.target} {verdict}")
+    show_claims(claims)
     print(path)
 
 

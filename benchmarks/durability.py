@@ -25,7 +25,7 @@ from typing import Any, Final
 from benchmarks.durable_load import Heard, Kept, Load, compare
 from benchmarks.durable_web import WebProcess, web_process
 from benchmarks.outages import Store, filled, no_file_grows, postgres, small_disk, sqlite_store
-from benchmarks.result import Claim, write_result
+from benchmarks.result import Claim, show_claims, write_result
 from benchmarks.serving import serving
 
 WARM_UP_S: Final = 5.0
@@ -242,8 +242,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ttrl-durability-") as directory:
         found = _measure(options, Path(directory))
     claims = [claim for name, outcome in found.items() for claim in _claims(name, outcome)]
-    for claim in claims:
-        print(f"{'holds ' if claim.holds else 'FAILS '} {claim.name}: {claim.value:g}{claim.unit}")
+    show_claims(claims)
     if not options.dry:
         data = {name: asdict(outcome) for name, outcome in found.items()}
         print(write_result("durability", claims, data))

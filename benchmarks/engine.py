@@ -30,7 +30,7 @@ import uvloop
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.live_engine import LiveEngine, live_engine
-from benchmarks.result import Claim, write_result
+from benchmarks.result import Claim, show_claims, write_result
 from server.config import Settings
 from server.engine.client import BASE_NAME
 from server.engine.identity import FILES, ensure_identity
@@ -237,9 +237,7 @@ async def _main(options: argparse.Namespace) -> None:
         data = await _measure(settings, identity, adapters, options.rounds)
     data |= {"rounds": options.rounds, "engine_threads": settings.engine_threads}
     made = claims(data)
-    for claim in made:
-        verdict = "holds" if claim.holds else "DOES NOT HOLD"
-        print(f"{claim.name}: {claim.value:.4g} {claim.unit} {claim.op} {claim.target} {verdict}")
+    show_claims(made)
     print(write_result("engine", made, data))
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.quality import Answered, Interval, bootstrap, count_changes, maj_at_k, pass_at_k
-from benchmarks.result import Claim, write_result
+from benchmarks.result import Claim, show_claims, write_result
 
 REACHED = 0.80  # held-out pass@1
 Cell = Mapping[str, Any]
@@ -186,6 +186,4 @@ def _print(rows: Mapping[str, Any], claims: Sequence[Claim]) -> None:
         )
     console = Console(width=150)
     console.print(table)
-    for claim in claims:
-        verdict = "holds" if claim.holds else "DOES NOT HOLD"
-        console.print(f"{claim.name}: {claim.value:.3f} {claim.op} {claim.target}: {verdict}")
+    show_claims(claims)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.result import Claim, write_result
+from benchmarks.result import Claim, show_claims, write_result
 
 MARGIN = 0.03  # of held-out pass@1
 Found = Mapping[str, Any]
@@ -34,9 +34,7 @@ def publish(found: Sequence[Found], incumbent: Mapping[str, Any]) -> None:
         )
     console = Console(width=170)
     console.print(table)
-    for claim in claims:
-        verdict = "holds" if claim.holds else "DOES NOT HOLD"
-        console.print(f"{claim.name}: {claim.value:.3f} {claim.op} {claim.target}: {verdict}")
+    show_claims(claims)
     counts = {kind: sum(_kind(one) == kind for one in found) for kind in ("harmful", "good", "")}
     data = {"counts": counts, "incumbent": dict(incumbent), "candidates": list(found)}
     console.print(write_result("gate", claims, data))

@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks.gateway_report import claims, report
 from benchmarks.gateway_sides import FOLDER, Side, sides
 from benchmarks.load import Seen
-from benchmarks.result import ROOT, commit
+from benchmarks.result import ROOT, commit, show_claims
 
 DRAWING = ROOT / "var" / "envs" / "litellm" / "bin" / "python"
 RATE = 100.0  # requests a second
@@ -184,9 +184,7 @@ def main() -> None:
             stored[name].write_text(json.dumps(data), encoding="utf-8")
     there = {name: json.loads(path.read_text()) for name, path in stored.items() if path.exists()}
     parts = short if options.short else there
-    for claim in claims(parts):
-        verdict = "holds" if claim.holds else "does NOT hold"
-        print(f"{claim.name}: {claim.value} {claim.unit} {claim.op} {claim.target}: {verdict}")
+    show_claims(claims(parts))
     if parts and not options.short:
         path = report(parts)
         draw = [str(DRAWING), "-m", "benchmarks.peers.litellm.plot", "--result", str(path)]

@@ -12,19 +12,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from socket import socket
 from typing import Final
 
-import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.app import create_app, http_config, raise_file_limit
+from benchmarks.product import make_tenants, serve_product
+from server.app import create_app
 from server.auth import Keys
-from server.clock import SystemClock
 from server.config import Settings
-from server.db.engine import Database
-from server.db.migrate import upgrade
-from server.db.tenants import create_key, create_tenant
 from server.parts import Parts
 
 TENANTS: Final = ("quiet", "flood", "other", "another")
@@ -33,21 +28,6 @@ TENANTS: Final = ("quiet", "flood", "other", "another")
 def key_of(tenant: str) -> str:
     """A tenant's API key."""
     return f"sk-ttrl-{tenant}"
-
-
-async def _prepare(settings: Settings, keys: Keys) -> None:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.sqlalchemy_url)
-    await upgrade(database)
-    now = SystemClock().now()
-    async with database.transaction() as session:
-        for name in TENANTS:
-            tenant = await create_tenant(session, name=name, settings={}, now=now)
-            digest = keys.digest(key_of(name))
-            await create_key(
-                session, tenant_id=tenant.id, name="k", prefix="sk", digest=digest, now=now
-            )
-    await database.close()
 
 
 class Counting:
@@ -85,16 +65,10 @@ def main() -> None:
     data_dir, engine_url = sys.argv[1:]
     settings = Settings(data_dir=Path(data_dir))
     keys = Keys("unused", b"benchmark")
-    asyncio.run(_prepare(settings, keys))
+    asyncio.run(make_tenants(settings, keys, {name: key_of(name) for name in TENANTS}))
     identity = settings.data_dir / "identity"
     parts = Parts.assemble(settings, keys=keys, engine_urls=[engine_url], identity_dir=identity)
-    config = http_config(Counting(create_app(parts), parts), settings, timeout_graceful_shutdown=1)
-    raise_file_limit(settings.max_connections)
-    with socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(2048)
-        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+    serve_product(Counting(create_app(parts), parts), settings)
 
 
 if __name__ == "__main__":

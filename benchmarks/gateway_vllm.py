@@ -26,7 +26,7 @@ import uvloop
 
 from benchmarks.gateway_sides import QUESTION
 from benchmarks.gateway_under_test import API_KEY
-from benchmarks.result import Claim, write_result
+from benchmarks.result import Claim, show_claims, write_result
 from benchmarks.serving import serving
 from benchmarks.vllm_engine import IDENTITY
 
@@ -197,9 +197,7 @@ def main() -> None:
         Claim("stream_added_first_event_p50_ms", first, "ms", "<=", 5),
     ]
     path = write_result("gateway-vllm", claims, {"engine": "vLLM"} | data)
-    for claim in claims:
-        verdict = "holds" if claim.holds else "does NOT hold"
-        print(f"{claim.name}: {claim.value} {claim.unit} {claim.op} {claim.target}: {verdict}")
+    show_claims(claims)
     print(path)
 
 

@@ -31,7 +31,7 @@ import msgspec
 import uvloop
 
 from benchmarks.gateway_under_load import key_of
-from benchmarks.result import Claim, write_result
+from benchmarks.result import Claim, show_claims, write_result
 from benchmarks.serving import serving
 from server.app import raise_file_limit
 
@@ -270,9 +270,7 @@ def main() -> None:
     claims = _claims(data)
     setup = {"seats": SEATS, "answer_s": ANSWER_S, "seconds": options.seconds}
     path = write_result("overload", claims, {"engine": "stub"} | setup | data)
-    for claim in claims:
-        verdict = "holds" if claim.holds else "does NOT hold"
-        print(f"{claim.name}: {claim.value} {claim.unit} {claim.op} {claim.target}: {verdict}")
+    show_claims(claims)
     print(path)
 
 

@@ -37,6 +37,13 @@ class Claim:
         return bool(OPERATORS[self.op](self.value, self.target))
 
 
+def show_claims(claims: Sequence[Claim]) -> None:
+    """Print each claim with its verdict."""
+    for claim in claims:
+        verdict = "holds" if claim.holds else "DOES NOT HOLD"
+        print(f"{claim.name}: {claim.value:.4g} {claim.unit} {claim.op} {claim.target}: {verdict}")
+
+
 def write_result(name: str, claims: Sequence[Claim], data: dict[str, Any]) -> Path:
     """Write `benchmarks/results/<name>.json` and return its path."""
     result = {

@@ -41,16 +41,22 @@ class Server:
         return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def serve_forever(app: ASGIApp, *, port: int = 0) -> None:
-    """Serve the app as the product is served; its URL is the first line printed. A given port may
-    be shared with other processes that give it.
+def listen(port: int) -> socket:
+    """A loopback port (0: a free one) whose URL is printed. A given one may be shared with other
+    processes that give it.
     """
     listener = socket()
     if port:
         listener.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
     listener.bind(("127.0.0.1", port))
-    listener.listen(1024)
+    listener.listen(2048)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    return listener
+
+
+def serve_forever(app: ASGIApp) -> None:
+    """Serve an app with as little around it as there can be; its URL is the first line printed."""
+    listener = listen(0)
     config = uvicorn.Config(
         app,
         http="httptools",

@@ -29,21 +29,20 @@ class StubEngine:
     def __init__(self) -> None:
         self._adapters: set[str] = set()
 
-    def control(self, path: str, raw: bytes) -> bytes:
+    def control(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to everything but a chat: the list of models, and what a pool tries before it
         trusts an engine.
         """
-        body: dict[str, Any] = json.loads(raw) if raw else {}
         if path == "/tokenize":
-            return _json({"tokens": [1, 2, 3]})
+            return {"tokens": [1, 2, 3]}
         if path == "/v1/completions":
-            return _json({"choices": [_PROBED]})
+            return {"choices": [_PROBED]}
         if path == "/v1/load_lora_adapter":
             self._adapters.add(body["lora_name"])
         elif path == "/v1/unload_lora_adapter":
             self._adapters.discard(body["lora_name"])
         cards = [_card("base"), *map(_card, sorted(self._adapters))]
-        return _json({"object": "list", "data": cards})
+        return {"object": "list", "data": cards}
 
 
 class Connection(asyncio.Protocol):
@@ -80,10 +79,10 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, head: bytes, raw: bytes) -> None:
         path = head.split(b" ", 2)[1].decode()
+        body: dict[str, Any] = json.loads(raw) if raw else {}
         if path != "/v1/chat/completions":
-            self._send(_whole(self._engine.control(path, raw)))
+            self._send(_whole(_json(self._engine.control(path, body))))
             return
-        body: dict[str, Any] = json.loads(raw)
         request_id = _REQUEST_ID.search(head)
         answer_id = f"chatcmpl-{request_id[1].decode() if request_id else '0'}"
         if not body.get("stream"):

@@ -21,7 +21,7 @@ from typing import Any
 
 from ttrl_client.types import Swap
 
-from benchmarks.result import Claim, write_result
+from benchmarks.result import Claim, show_claims, write_result
 from benchmarks.swap_load import Crowd, Marked, Move, failed, leaked, mark_tenants, wrong
 from tests.e2e.live import LiveServer
 
@@ -288,9 +288,7 @@ async def main() -> None:
         crowd, crowd_data = await crowded(folder, seconds=options.crowd_s)
     claims = [*fire, *crowd]
     path = write_result("swaps", claims, {"under_fire": fire_data, "crowded": crowd_data})
-    for claim in claims:
-        verdict = "holds" if claim.holds else "DOES NOT HOLD"
-        print(f"{claim.name}: {claim.value:.3g} {claim.unit} {claim.op} {claim.target} {verdict}")
+    show_claims(claims)
     print(path)
 
 

@@ -158,7 +158,8 @@ def raise_file_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _access_log(settings: Settings) -> AccessLog | None:
+def access_log(settings: Settings) -> AccessLog | None:
+    """Where each request's line goes; None: nowhere."""
     if not settings.access_log or settings.log_level not in ("debug", "info"):
         return None
     return AccessLog(sys.stderr.write, style=settings.log_format)
@@ -186,7 +187,7 @@ def run_server(settings: Settings) -> None:
         async with wait.running(give_up), parts.running(), embedded.running():
             yield
 
-    app = create_app(parts, lifespan=lifespan, access_log=_access_log(settings))
+    app = create_app(parts, lifespan=lifespan, access_log=access_log(settings))
     server = uvicorn.Server(http_config(app, settings, timeout_graceful_shutdown=GRACE_S))
     raise_file_limit(settings.max_connections)
     with suppress(KeyboardInterrupt), listener:
