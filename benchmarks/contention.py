@@ -24,6 +24,7 @@ from ttrl_client.types import Cycle, CycleStatus, Gate, Learning, TenantSettings
 
 from benchmarks.result import Claim, show_claims, write_result
 from demo.questions import additions
+from server.config import Settings
 from tests.e2e.live import CHAT, LiveServer, question_body
 from tests.e2e.traffic import ask_each
 
@@ -171,7 +172,7 @@ async def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         # The product's own niceness of the trainer, not the tests'.
-        live = LiveServer(Path(name), trainer_nice=5)
+        live = LiveServer(Path(name), trainer_nice=Settings().trainer_nice)
         try:
             await asyncio.to_thread(live.start)
             phases = await measure(live, rounds=options.rounds, phase_s=options.phase_s)

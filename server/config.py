@@ -198,7 +198,7 @@ class Settings(BaseSettings):
         default=600, gt=0, description="Longest time for one request to the trainer."
     )
     trainer_nice: int = Field(
-        default=5, ge=0, le=19, description="Niceness of the trainer process."
+        default=15, ge=0, le=19, description="Niceness of the trainer process."
     )
     background_requests: int = Field(
         default=24, ge=1, description="Sampling requests of a cycle in flight at once."

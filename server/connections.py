@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from server.errors import BadRequest, HeadersTooLarge, ServerFull, TTRLError
+from server.leaving import LEAVING, Leaving
 
 LOOK_EVERY_S: Final = 1.0
 MAX_PIPELINED: Final = 16  # requests that a client sends before it has read an answer
@@ -112,6 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_since: float | None = None
         self._unread_since: float | None = None
         self._answering: RequestResponseCycle | None = None
+        self._leaving = Leaving()  # of the request that is being answered
         self._head_bytes = 0
         self._message_bytes = 0
         self._headers = 0
@@ -161,6 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
+            self._leaving.leave()
         self._answering = None
         super().connection_lost(exc)
 
@@ -203,6 +206,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
+        cycle.scope[LEAVING] = self._leaving = Leaving()  # pyright: ignore[reportGeneralTypeIssues]
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:

@@ -28,12 +28,15 @@ from sqlalchemy.exc import (
 from server.db import sqlite as sqlite_file
 from server.db.engine import Database
 from server.db.models import Answer, Query, Tenant
+from server.db.prepared import PreparedInsert
 from server.errors import LogUnavailable
 
 logger = logging.getLogger(__name__)
 
 QUERIES, ANSWERS = cast(Table, Query.__table__), cast(Table, Answer.__table__)
 INSERT_QUERIES, INSERT_ANSWERS = insert(QUERIES), insert(ANSWERS)
+PREPARED_QUERIES = PreparedInsert(INSERT_QUERIES, QUERIES, sqlite.dialect())
+PREPARED_ANSWERS = PreparedInsert(INSERT_ANSWERS, ANSWERS, sqlite.dialect())
 # What of PostgreSQL's error classes is the row's own fault: its values, a constraint, its size.
 ROWS_FAULT = ("22", "23", "54")
 NUL, NUL_PICTURE = "\0", "\u2400"
@@ -168,7 +171,14 @@ def _touch(connection: Connection) -> bool:
 
 def insert_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
     """Insert queries and answers, one statement each."""
-    _insert(connection, entries, INSERT_QUERIES, INSERT_ANSWERS)
+    if connection.dialect.name != "sqlite":
+        _insert(connection, entries, INSERT_QUERIES, INSERT_ANSWERS)
+        return
+    queries, answers = _rows(entries)
+    if queries:
+        PREPARED_QUERIES.execute(connection, queries)
+    if answers:
+        PREPARED_ANSWERS.execute(connection, answers)
 
 
 def insert_missing_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
@@ -200,12 +210,18 @@ def _deleted_tenants(connection: Connection, tenant_ids: set[int]) -> set[int]:
 def _insert(
     connection: Connection, entries: Sequence[LogEntry], queries: Insert, answers: Insert
 ) -> None:
-    if not entries:
-        return
-    connection.execute(queries, [_query_row(entry) for entry in entries])
-    rows = [_answer_row(entry.id, answer) for entry in entries for answer in entry.answers]
-    if rows:
-        connection.execute(answers, rows)
+    query_rows, answer_rows = _rows(entries)
+    if query_rows:
+        connection.execute(queries, query_rows)
+    if answer_rows:
+        connection.execute(answers, answer_rows)
+
+
+def _rows(entries: Sequence[LogEntry]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return (
+        [_query_row(entry) for entry in entries],
+        [_answer_row(entry.id, answer) for entry in entries for answer in entry.answers],
+    )
 
 
 def _query_row(entry: LogEntry) -> dict[str, Any]:

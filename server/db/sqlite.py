@@ -84,6 +84,7 @@ class TransactionThread:
         )
         install(engine)
         self._engine = engine.execution_options(sqlite_write=write)
+        self._connection: Connection | None = None  # kept: a pool's check costs as much as a write
         self._thread = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="sqlite-write" if write else "sqlite-read"
         )
@@ -93,10 +94,26 @@ class TransactionThread:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        with self._engine.begin() as connection:
-            return work(connection)
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._engine.connect()
+        try:
+            with connection.begin():
+                return work(connection)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _close(self) -> None:
+        self._forget()
+        self._engine.dispose()
 
     async def close(self) -> None:
         """Finish what was handed in, and close the connection."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()

@@ -24,6 +24,8 @@ ENTRY_MODULES = (
 )
 SMALL_WEIGHTS_BYTES = 100 * 10**6
 KEEPALIVE_S = 120  # the server's side; clients let go earlier (client.KEEPALIVE_EXPIRY_S)
+POLITE_SCHEDULER = "adapters.vllm_plugin.polite.PoliteScheduler"
+POLITE_VERSION = "0.32."  # a scheduler's inside is vLLM's own affair: others stay as shipped
 BLOCK_SIZE = 32  # prefix-cache hits are whole blocks; the CPU's default of 128 shares nothing
 
 
@@ -46,7 +48,10 @@ def engine_command(
     """
     vllm, is_cpu = _installed_vllm()
     module = next(m for m in ENTRY_MODULES if _has_module(vllm, m) or m == ENTRY_MODULES[-1])
-    argv = [sys.executable, "-m", module, *_flags(settings, port=port, host=host, is_cpu=is_cpu)]
+    flags = _flags(settings, port=port, host=host, is_cpu=is_cpu)
+    if is_cpu and vllm.version.startswith(POLITE_VERSION):
+        flags = ["--scheduler-cls", POLITE_SCHEDULER, *flags]
+    argv = [sys.executable, "-m", module, *flags]
     env = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEPALIVE_S),

@@ -13,14 +13,17 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
+from starlette.types import Receive
 
 from server.db.log import LogEntry
 from server.errors import LogUnavailable
+from server.gateway.client_side import Watch, watched
 from server.gateway.deps import GatewayDeps
-from server.gateway.engine_answer import EngineAnswer
+from server.gateway.engine_http import EngineResponse
 from server.gateway.parsing import Asked
 from server.gateway.rendering import Names, Rendering
 from server.gateway.transcript import Transcript
+from server.leaving import Leaving
 from server.observability.requests import Observed
 from server.tenants import Caller, VersionRef
 
@@ -51,6 +54,7 @@ class Call:
     transcript: Transcript = field(default_factory=Transcript)
     first_byte_ms: float | None = None
     seen: Observed = field(default_factory=Observed)
+    leaving: Leaving | None = None
 
     @property
     def request_id(self) -> str:
@@ -76,7 +80,7 @@ class Call:
 
     def open(
         self, changes: Mapping[str, Any] = MappingProxyType({}), *, suffix: str = ""
-    ) -> AbstractAsyncContextManager[EngineAnswer]:
+    ) -> AbstractAsyncContextManager[EngineResponse]:
         """Ask an engine; see `Upstream.post`. Nothing of the client's headers is passed on.
 
         Args:
@@ -100,6 +104,10 @@ class Call:
         )
         trace = self.seen.trace
         return asking if trace is None else trace.engine_call(asking, headers)
+
+    def watched(self, receive: Receive) -> Watch:
+        """A block in which the client is watched, and the time; see `client_side.watched`."""
+        return watched(receive, self.deps.settings.request_timeout_s, self.leaving)
 
     def headers(self, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The response's headers."""

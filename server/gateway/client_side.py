@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope
 
 from server.config import Settings
 from server.errors import BodyTooLarge, BodyTooSlow, Unauthorized
+from server.leaving import Leaving
 
 
 class ClientLeft(Exception):
@@ -79,30 +80,35 @@ async def _next_message(receive: Receive) -> Message:
     return message
 
 
-def watched(receive: Receive, timeout_s: float) -> Watch:
-    """Run a block until it ends, the time is over, or the client leaves.
+def watched(receive: Receive, timeout_s: float, leaving: Leaving | None = None) -> Watch:
+    """Run a block until it ends, the time is over, or the client leaves: as `leaving` says, or
+    else as `receive` does, in a task of its own.
 
     Raises:
         ClientLeft: the client left; the block was cancelled where it waited.
         TimeoutError: the time is over; likewise.
     """
-    return Watch(receive, timeout_s)
+    return Watch(receive, timeout_s, leaving)
 
 
 class Watch:
     """See `watched`. Not a generator: those cost more than what is done here."""
 
-    __slots__ = ("_deadline", "_has_left", "_receive", "_watcher")
+    __slots__ = ("_deadline", "_has_left", "_leaving", "_receive", "_watcher")
 
-    def __init__(self, receive: Receive, timeout_s: float) -> None:
+    def __init__(self, receive: Receive, timeout_s: float, leaving: Leaving | None) -> None:
         self._receive = receive
+        self._leaving = leaving
         self._deadline = asyncio.timeout(timeout_s)
         self._has_left = False
         self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
         await self._deadline.__aenter__()
-        self._watcher = asyncio.create_task(self._watch())
+        if self._leaving is None:
+            self._watcher = asyncio.create_task(self._watch())
+        else:
+            self._leaving.tell(self._left)
 
     async def __aexit__(
         self,
@@ -112,6 +118,8 @@ class Watch:
     ) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
+        if self._leaving is not None:
+            self._leaving.tell(None)
         try:
             await self._deadline.__aexit__(kind, error, traceback)
         except TimeoutError:
@@ -122,5 +130,8 @@ class Watch:
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._left()
+
+    def _left(self) -> None:
         self._has_left = True
         self._deadline.reschedule(asyncio.get_running_loop().time())

@@ -22,6 +22,7 @@ from server.gateway.parsing import Asked
 from server.gateway.relay import relay_stream, relay_whole
 from server.gateway.votes.plan import VotePlan, plan_vote
 from server.gateway.votes.relay import relay_vote
+from server.leaving import LEAVING
 from server.observability.requests import observed
 
 Parse = Callable[[bytes, Settings], Asked]
@@ -62,7 +63,15 @@ class Exchange(Response):
                     held.enter_context(deps.recorder.reserve())
                 held.enter_context(deps.registry.lease(version))
                 call = Call(
-                    deps, caller, asked, version, started, created_at, visit.headers(), seen=seen
+                    deps,
+                    caller,
+                    asked,
+                    version,
+                    started,
+                    created_at,
+                    visit.headers(),
+                    seen=seen,
+                    leaving=scope.get(LEAVING),
                 )
                 held.callback(call.sum_up)
                 await self._relay(call, plan, receive, send)

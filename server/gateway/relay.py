@@ -15,14 +15,14 @@ from starlette.types import Receive, Send
 
 from server.errors import EngineFailed, EngineUnavailable, LogUnavailable, TTRLError
 from server.gateway.call import Call
-from server.gateway.client_side import ClientLeft, watched
-from server.gateway.engine_answer import EngineAnswer
+from server.gateway.client_side import ClientLeft
+from server.gateway.engine_answer import MAX_ANSWER_BYTES
 from server.gateway.engine_errors import engine_error
+from server.gateway.engine_http import EngineResponse
 from server.gateway.rendering import Rendering
 from server.gateway.sse import DONE, EventSplitter, payload
 from server.gateway.transcript import read_chunk
 
-MAX_ANSWER_BYTES: Final = 64 * 2**20
 DRAIN_S: Final = 1.0
 WENT_AWAY: Final = "The engine went away before it had finished."
 TOO_SLOW: Final = "The engine did not answer in time."
@@ -36,7 +36,7 @@ async def relay_whole(call: Call, receive: Receive, send: Send) -> None:
         ClientLeft: the client did not wait; the call is logged as aborted.
     """
     try:
-        async with watched(receive, call.deps.settings.request_timeout_s), call.open() as response:
+        async with call.watched(receive), call.open() as response:
             data = await _read_whole(response)
             chunk = read_chunk(data)
     except ClientLeft:
@@ -64,13 +64,11 @@ async def send_whole(call: Call, body: bytes, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _read_whole(response: EngineAnswer) -> bytes:
-    parts = bytearray()
-    async for part in response.content.iter_any():
-        parts += part
-        if len(parts) > MAX_ANSWER_BYTES:
-            raise EngineFailed("The engine's answer is too large.")
-    return bytes(parts)
+async def _read_whole(response: EngineResponse) -> bytes:
+    data = await response.read(MAX_ANSWER_BYTES + 1)
+    if len(data) > MAX_ANSWER_BYTES:
+        raise EngineFailed("The engine's answer is too large.")
+    return data
 
 
 async def relay_stream(call: Call, receive: Receive, send: Send) -> None:
@@ -92,7 +90,7 @@ async def stream(call: Call, receive: Receive, send: Send, produce: Produce) -> 
     rendering = call.rendering()
     out = EventStream(call, send, rendering)
     try:
-        async with watched(receive, call.deps.settings.request_timeout_s):
+        async with call.watched(receive):
             await produce(call, out, rendering)
         end = rendering.end()
         await call.record("ok")
@@ -122,11 +120,13 @@ async def _relay_events(call: Call, out: EventStream, rendering: Rendering) -> N
         await _pump(call, response, out, rendering)
 
 
-async def _pump(call: Call, response: EngineAnswer, out: EventStream, rendering: Rendering) -> None:
+async def _pump(
+    call: Call, response: EngineResponse, out: EventStream, rendering: Rendering
+) -> None:
     """Pass events on until `[DONE]`, which is kept back."""
     splitter = EventSplitter()
     relay = _EventRelay(call, rendering)
-    async for data in response.content.iter_any():
+    while data := await response.readany():
         try:
             is_done = relay.take(splitter.feed(data))
         finally:
@@ -140,13 +140,14 @@ async def _pump(call: Call, response: EngineAnswer, out: EventStream, rendering:
     raise EngineUnavailable(WENT_AWAY)
 
 
-async def drain(response: EngineAnswer) -> None:
+async def drain(response: EngineResponse) -> None:
     """Read the end of the body, so that the connection can be used again."""
-    if response.content.at_eof():
+    if response.at_eof:
         return
     try:
         async with asyncio.timeout(DRAIN_S):
-            await response.content.read()
+            while await response.readany():
+                pass
     except TimeoutError:
         response.close()
 

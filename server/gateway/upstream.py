@@ -1,4 +1,4 @@
-"""The way to the engines: one shared HTTP session, the choice of an engine, and the retries that
+"""The way to the engines: shared connections, the choice of an engine, and the retries that
 are safe because no byte was answered yet.
 """
 
@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-import aiohttp
-
 from server.engine.pool import Engine, EnginePool, PutAside
 from server.engine.registry import AdapterRegistry
 from server.errors import EngineFailed, EngineUnavailable, TTRLError
-from server.gateway.engine_answer import EngineAnswer, begun
+from server.gateway.engine_answer import begun
 from server.gateway.engine_errors import engine_error
+from server.gateway.engine_http import EngineGone, EngineHttp, EngineResponse, EngineUnreachable
 from server.tenants import VersionRef
 
 logger = logging.getLogger(__name__)
@@ -51,25 +50,26 @@ class Upstream:
         self._pool = pool
         self._registry = registry
         self._max_connections = max_connections
-        self._session: aiohttp.ClientSession | None = None
+        self._http: EngineHttp | None = None
 
     async def start(self) -> None:
-        """Open the session; connections follow as they are needed."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._max_connections, keepalive_timeout=KEEPALIVE_S, use_dns_cache=True
-            ),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        """From now on requests can be posted; connections are opened as they are needed."""
+        self._http = EngineHttp(
+            max_connections=self._max_connections,
+            connect_s=CONNECT_TIMEOUT_S,
+            keepalive_s=KEEPALIVE_S,
         )
 
     async def stop(self) -> None:
         """Close all connections, also those in use."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    @property
+    def num_connections(self) -> int:
+        """Connections to engines, those that are kept for later too."""
+        return 0 if self._http is None else self._http.num_connections
 
     @asynccontextmanager
     async def post(
@@ -80,7 +80,7 @@ class Upstream:
         version: VersionRef,
         *,
         tenant: str = "",
-    ) -> AsyncGenerator[EngineAnswer]:
+    ) -> AsyncGenerator[EngineResponse]:
         """The engine's answer, its status 200, its first bytes here, open for reading. Leaving the
         block early closes the connection, which stops the generation.
 
@@ -102,7 +102,7 @@ class Upstream:
                 try:
                     yield answer
                     return
-                except aiohttp.ClientError as error:
+                except EngineGone as error:
                     raise EngineUnavailable(WENT_AWAY) from error
                 except EngineFailed as error:
                     if await engine.client.healthy():
@@ -123,7 +123,7 @@ class Upstream:
         except EngineUnavailable as error:
             raise trouble or error from trouble
 
-    async def _ask(self, engine: Engine, journey: _Journey, tenant: str) -> EngineAnswer | None:
+    async def _ask(self, engine: Engine, journey: _Journey, tenant: str) -> EngineResponse | None:
         """The answer, for which the adapter's turn on the engine was taken; or None when another
         engine is to be asked.
         """
@@ -146,7 +146,7 @@ class Upstream:
             journey.tried.append(engine)
         return answer
 
-    async def _begin(self, engine: Engine, journey: _Journey) -> EngineAnswer:
+    async def _begin(self, engine: Engine, journey: _Journey) -> EngineResponse:
         """The answer from its first byte on.
 
         Raises:
@@ -161,7 +161,7 @@ class Upstream:
                     return await begun(response)
                 if response.status != 404 or not may_reload:
                     raise await self._refused(engine, response, journey.version)
-            except aiohttp.ClientError as error:
+            except EngineGone as error:
                 response.close()
                 raise EngineUnavailable(WENT_AWAY) from error
             except BaseException:
@@ -172,7 +172,7 @@ class Upstream:
         raise AssertionError("unreachable")
 
     async def _refused(
-        self, engine: Engine, response: aiohttp.ClientResponse, version: VersionRef
+        self, engine: Engine, response: EngineResponse, version: VersionRef
     ) -> TTRLError:
         error = await _refusal(response, version)
         if response.status >= 500 and not await engine.client.healthy():
@@ -181,26 +181,23 @@ class Upstream:
             return EngineUnavailable(WENT_AWAY)
         return error
 
-    async def _send(self, engine: Engine, journey: _Journey) -> aiohttp.ClientResponse:
+    async def _send(self, engine: Engine, journey: _Journey) -> EngineResponse:
         """The response's head.
 
         Raises:
             EngineUnavailable: the engine cannot be reached, or went away.
         """
-        if self._session is None:
+        if self._http is None:
             raise EngineUnavailable("The gateway is not started.", retry_after_s=RETRY_AFTER_S)
         for _ in range(2):
             try:
-                response = await self._session.post(
-                    engine.url + journey.path,
-                    data=journey.body,
-                    headers=journey.headers,
-                    allow_redirects=False,
+                response = await self._http.post(
+                    engine.url, journey.path, journey.body, journey.headers
                 )
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            except EngineUnreachable as error:
                 self._pool.set_state(engine, "away", "It cannot be reached.")
                 raise EngineUnavailable("The engine cannot be reached.") from error
-            except aiohttp.ClientError as error:
+            except EngineGone as error:
                 # Perhaps only an idle connection that the engine was closing: once more.
                 logger.warning(
                     "connection broken", extra={"url": engine.url, "error": repr(error)[:500]}
@@ -212,8 +209,8 @@ class Upstream:
         raise EngineUnavailable(WENT_AWAY, retry_after_s=RETRY_AFTER_S)
 
 
-async def _refusal(response: aiohttp.ClientResponse, version: VersionRef) -> TTRLError:
-    body = await response.content.read(MAX_ERROR_BYTES)
+async def _refusal(response: EngineResponse, version: VersionRef) -> TTRLError:
+    body = await response.read(MAX_ERROR_BYTES)
     error = engine_error(response.status, body, hidden={version.engine_name: version.label})
     if error.status_code >= 500:
         logger.warning(

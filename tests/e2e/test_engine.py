@@ -5,6 +5,7 @@ Whatever a test here asserts may be relied on by the rest of the server, and the
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engine.client import EngineClient
+from server.engine.client import BACKGROUND_PRIORITY, EngineClient
 from server.errors import EngineFailed, UnknownModel
 from tests.fakes.serving import serve_in_thread
 from tests.fakes.vllm import FakeVLLM
@@ -357,3 +358,40 @@ async def test_a_torn_adapter_is_refused_and_the_engine_lives(
     assert await client.healthy()
     assert "t1-torn--v1" not in await client.adapters()
     await client.close()
+
+
+@pytest.mark.engine
+async def test_a_user_is_not_held_up_by_samples_of_the_background(
+    engine_url: str, identity_path: Path
+) -> None:
+    """Of the tokens that background sequences would get in a user's steps, they get a small part:
+    counted, not timed.
+    """
+    length = {"max_tokens": 160, "ignore_eos": True, "temperature": 1.0}
+    background = TEXT_BODY | length | {"n": 8, "stream": True, "priority": BACKGROUND_PRIORITY}
+    user = TEXT_BODY | length | {"max_tokens": 60, "stream": True, "temperature": 0}
+    came: list[str] = []
+    is_sampling = asyncio.Event()
+
+    async def follow(http: httpx.AsyncClient, who: str, body: dict[str, Any]) -> None:
+        async with http.stream("POST", COMPLETIONS, json=body) as response:
+            assert response.status_code == 200, await response.aread()
+            async for line in response.aiter_lines():
+                if line.startswith("data: {"):
+                    came.extend(who for _ in json.loads(line.removeprefix("data: "))["choices"])
+                    if len(came) > 80:
+                        is_sampling.set()
+
+    async with (
+        httpx.AsyncClient(base_url=engine_url, timeout=120, trust_env=False) as http,
+        asyncio.timeout(100),
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(follow(http, "background", background))
+        await is_sampling.wait()
+        tasks.create_task(follow(http, "user", user))
+    first, last = came.index("user"), len(came) - 1 - came[::-1].index("user")
+    between = came[first:last].count("background")
+    assert came.count("user") >= 60
+    assert between < 0.5 * 8 * 60, between  # in shared steps only: 480
+    assert came.count("background") >= 8 * 160  # and it went on afterwards

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -102,20 +102,17 @@ class Engine:
     def __init__(self, data: bytes, sizes: list[int]) -> None:
         self._data = data
         self._sizes = sizes
-        self.content = self
+        self._at = self._number = 0
+        self.at_eof = False
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        at = number = 0
-        while at < len(self._data):
-            size = self._sizes[number % len(self._sizes)]
-            yield self._data[at : at + size]
-            at, number = at + size, number + 1
+    async def readany(self) -> bytes:
+        size = self._sizes[self._number % len(self._sizes)]
+        data = self._data[self._at : self._at + size]
+        self._at, self._number = self._at + size, self._number + 1
+        return data
 
-    def at_eof(self) -> bool:
-        return False
-
-    async def read(self) -> bytes:
-        return b""
+    async def read(self, limit: int) -> bytes:
+        return self._data[:limit]
 
     def close(self) -> None:
         """Nothing to close."""

@@ -13,7 +13,8 @@ from server.errors import EngineFailed
 from server.gateway.admission import Visit
 from server.gateway.client_side import ClientLeft, api_key, read_body
 from server.gateway.deps import GatewayDeps
-from server.gateway.engine_answer import EngineAnswer
+from server.gateway.engine_answer import MAX_ANSWER_BYTES
+from server.gateway.engine_http import EngineResponse
 from server.gateway.messages.parsing import parse_count
 from server.observability.requests import observed
 from server.tenants import Caller
@@ -73,8 +74,8 @@ class TokenCount(Response):
                 raise EngineFailed("The engine did not answer in time.") from None
 
 
-async def _read(response: EngineAnswer) -> int:
-    data: Any = await response.content.read()
+async def _read(response: EngineResponse) -> int:
+    data: Any = await response.read(MAX_ANSWER_BYTES)
     try:
         return _DECODER.decode(data).count
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -11,7 +11,7 @@ from starlette.types import Receive, Send
 
 from server.errors import EngineFailed
 from server.gateway.call import Call
-from server.gateway.client_side import ClientLeft, watched
+from server.gateway.client_side import ClientLeft
 from server.gateway.relay import TOO_SLOW, EventStream, send_whole, stream
 from server.gateway.rendering import Rendering
 from server.gateway.transcript import read_chunk
@@ -37,7 +37,7 @@ async def relay_vote(call: Call, plan: VotePlan, receive: Receive, send: Send) -
 
 async def _relay_whole(call: Call, plan: VotePlan, receive: Receive, send: Send) -> None:
     try:
-        async with watched(receive, call.deps.settings.request_timeout_s):
+        async with call.watched(receive):
             answer, ttrl = await _vote(call, plan, None)
     except ClientLeft:
         await call.record_failure("aborted")

@@ -104,7 +104,7 @@ class EngineSampler:
             draw.samples += [Sample() for _ in range(size)]
             self._draws.append(draw)
             try:
-                async with aclosing(self._read(response.content.iter_any(), draw)) as batches:
+                async with aclosing(self._read(response.pieces(), draw)) as batches:
                     async for batch in batches:
                         yield batch
                 await drain(response)

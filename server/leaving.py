@@ -1,0 +1,33 @@
+"""How a request's handler learns that its client has left: from the connection, which knows first.
+
+ASGI says it through `receive`, for which a handler that is busy needs a task of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+LEAVING: Final = "ttrl.leaving"  # in the ASGI scope
+
+
+class Leaving:
+    """Says when the client of one request leaves: the connection knows it first."""
+
+    __slots__ = ("_told", "has_left")
+
+    def __init__(self) -> None:
+        self.has_left = False
+        self._told: Callable[[], None] | None = None
+
+    def tell(self, told: Callable[[], None] | None) -> None:
+        """From now on call this when the client leaves; at once if it has left. None: nobody."""
+        self._told = told
+        if self.has_left and told is not None:
+            told()
+
+    def leave(self) -> None:
+        """The client has left."""
+        self.has_left = True
+        if self._told is not None:
+            self._told()
