@@ -24,7 +24,7 @@ from typing import Final, Literal
 from server.db.engine import Database
 from server.db.log import LogEntry, replay_entries, store_entries
 from server.errors import LogUnavailable
-from server.gateway.line import Waiting, fail, log_full, not_loggable, settle
+from server.gateway.line import Pace, Waiting, fail, log_full, not_loggable, settle
 from server.gateway.transactions import Outcome, Transactions
 from server.spool.backlog import Backlog, Batch
 from server.spool.entries import NotEncodable, encode
@@ -33,8 +33,8 @@ from server.spool.spool import SpoolFull
 logger = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 256  # entries of one transaction
-CROWD: Final = 16  # after a transaction for so many, the next one waits a moment for company:
-GATHER_S: Final = 0.001  # most of its cost is its own, not its entries'
+CROWD_PER_S: Final = 400.0  # where so many entries come, a transaction waits a moment for company:
+GATHER_S: Final = 0.004  # most of its cost is its own, not its entries'
 PROMISED_BYTES: Final = 16 * 2**10  # what an answer is thought to take on disk before it is there
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
@@ -210,7 +210,7 @@ class Recorder:
         return 1 if self._num_singly else MAX_BATCH
 
     async def _commit_all(self) -> None:
-        is_crowded = False
+        pace = Pace()
         while True:
             if self._is_spooling:
                 was_stopping = self._stopping.is_set()
@@ -218,10 +218,10 @@ class Recorder:
                 if was_stopping and not is_moving:  # it was tried once more: the rest stays
                     return
             elif self._waiting:
-                if is_crowded and not self._stopping.is_set():
+                if pace.per_s >= CROWD_PER_S and not self._stopping.is_set():
                     await asyncio.sleep(GATHER_S)
                 batch = self._take(self._batch_limit)
-                is_crowded = len(batch) >= CROWD
+                pace.note(len(batch))
                 self._num_singly = max(0, self._num_singly - len(batch))
                 await self._commit(batch)
             elif self._stopping.is_set():

@@ -18,6 +18,7 @@ from server.db.models import Answer, Query, Tenant
 from server.errors import LogUnavailable
 from server.gateway import recorder as recorder_module
 from server.gateway.call import fingerprint
+from server.gateway.line import Pace
 from server.gateway.recorder import Recorder
 from server.spool.backlog import Backlog
 
@@ -243,3 +244,13 @@ def test_fingerprint_is_canonical():
     assert one == fingerprint([{"content": "2+2", "role": "user"}])
     assert one != fingerprint([{"role": "user", "content": "2+3"}])
     assert len(one) == 64
+
+
+def test_the_pace_is_that_of_the_last_while():
+    times = iter([0.0, 0.01, 0.05, 0.06, 0.10, 1.10])
+    pace = Pace(lambda: next(times))
+    found: list[float] = []
+    for num in (1, 4, 10, 10, 1):
+        pace.note(num)
+        found.append(round(pace.per_s, 6))
+    assert found == [0.0, 100.0, 100.0, 400.0, 1.0]
