@@ -37,7 +37,7 @@ STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("body: read and check", ("client_side.py:read_body", "gateway/parsing.py:", "allowlist.py:")),
     ("engine's request: words", ("call.py:open", "call.py:__init__", "call.py:request_id")),
     ("watch the client", ("client_side.py:",)),
-    ("engine hop (aiohttp)", ("aiohttp/", "upstream.py:", "yarl/", "multidict/", "pool.py:")),
+    ("engine hop", ("engine_http.py:", "engine_answer.py:", "upstream.py:", "pool.py:")),
     ("answer: read and rewrite", ("transcript.py:", "rewriting.py:", "rendering.py:", "sse.py:")),
     ("answer: relay", ("relay.py:", "call.py:", "exchange.py:")),
     ("framework (FastAPI, Starlette)", ("fastapi/", "starlette/", "routes.py:")),

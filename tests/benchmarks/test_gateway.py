@@ -54,7 +54,7 @@ def test_memory_that_grows_is_told_by_100_000_requests() -> None:
 @pytest.mark.parametrize(
     ("stack", "step"),
     [
-        ("uvicorn/server.py:run;aiohttp/client.py:_request", "engine hop (aiohttp)"),
+        ("uvicorn/server.py:run;gateway/engine_http.py:data_received", "engine hop"),
         ("server/gateway/recorder.py:record;asyncio/timeouts.py:x", "log: entry, hand-over"),
         ("server/gateway/recorder.py:_commit_all", "log: group commit"),
         ("lib/json.py:loads", "event loop and the rest"),
