@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -53,7 +53,7 @@ def scheduler(clock: Clock, running: list[int], waiting: list[int]) -> Any:
     made.policy = SchedulingPolicy.PRIORITY
     made.waiting = create_request_queue(made.policy)
     for priority in waiting:
-        made.waiting.add_request(Asked(priority))
+        made.waiting.add_request(cast(Any, Asked(priority)))
     made.max_num_running_reqs, made.current_step = 8, 0
     made.rest = Rest(0.1, clock)
     return made
