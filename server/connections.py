@@ -210,9 +210,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
-        """A body has ended."""
+        """A body has ended. Reading may be paused by its size; without it nobody sees a client
+        leave, since handlers do not ask for more (server.leaving).
+        """
         self._body_since = None
         super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         """An answer has ended."""
