@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 import msgspec
+import pytest
 
 from .conftest import ADDER, Stack, chat, running
 from .test_spooling import until
@@ -108,3 +109,17 @@ async def test_nothing_stays_of_slow_and_vanishing_clients(tmp_path: Path) -> No
         assert stack.fake.num_aborted > 0
         async with stack.http() as http:
             assert (await http.post(CHAT, json=chat())).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_with_a_large_body_is_seen_to_leave(stack: Stack, stream: bool) -> None:
+    """Reading is paused while a large body is taken in; a paused connection would not end."""
+    stack.fake.token_delay_s, stack.fake.max_model_len = 0.5, 10**6
+    host, port = stack.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request(msgspec.json.encode(chat("word " * 60_000, stream=stream))))
+    await writer.drain()
+    await until(lambda: stack.fake.in_flight == 1)
+    writer.transport.abort()
+    await until(lambda: stack.fake.num_aborted == 1)
+    await until(lambda: is_still(stack))
