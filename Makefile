@@ -91,7 +91,7 @@ bench-contention: setup ## users' latency while a tenant adapts, against without
 bench-gpu: setup ## time and memory of an update on a GPU; without one it only says so
 	$(BIN)/python -m benchmarks.gpu
 
-bench-durability: setup ## kill -9, databases that stop and a full disk under load: nothing acknowledged is lost (20 minutes)
+bench-durability: setup ## kill -9, databases that stop and a full disk under load: nothing acknowledged is lost (8 minutes)
 	$(BIN)/python -m benchmarks.durability
 
 fuzz: setup ## at least 100,000 made-up cases for the relay, the parsers, the spool and the whole API (an hour)

@@ -22,6 +22,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 BACKGROUND = 1  # requests of this priority and behind it are nobody's who waits
 SHARE = 0.05  # of the time in which users are answered: steps that background sequences are in too
+FULL = 0.9  # of the cache in use: who rests keeps what a waiting user may need
 
 
 class Rest:
@@ -37,6 +38,10 @@ class Rest:
     def is_over(self) -> bool:
         """Whether the next step may be shared."""
         return self._clock() >= self._over_at
+
+    def end(self) -> None:
+        """The next step may be shared, whatever was before."""
+        self._over_at = float("-inf")
 
     def begin_shared(self) -> None:
         """A shared step begins."""
@@ -62,7 +67,7 @@ class PoliteScheduler(Scheduler):
         background = [request for request in self.running if request.priority >= BACKGROUND]
         if not self._serves_users(len(background)):
             return super().schedule(*args, **kwargs)
-        if self.rest.is_over:
+        if self.rest.is_over or self.get_kv_cache_usage() > FULL:
             if background or self._next_is_background:
                 self.rest.begin_shared()
             return super().schedule(*args, **kwargs)
@@ -70,7 +75,10 @@ class PoliteScheduler(Scheduler):
             # As vLLM itself lets a sequence skip steps; the counter goes up first of all.
             request.next_decode_eligible_step = self.current_step + 2
         with self._only_users_let_in():
-            return super().schedule(*args, **kwargs)
+            decided = super().schedule(*args, **kwargs)
+        if not decided.total_num_scheduled_tokens:  # nobody goes on: the user waits for room
+            self.rest.end()
+        return decided
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
         """Take in what a step has brought."""

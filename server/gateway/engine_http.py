@@ -179,7 +179,13 @@ class _Connection(asyncio.Protocol):
         self._owner.opened(self)
 
     def send(self, request: bytes) -> EngineResponse:
-        """Send a request; its answer will come."""
+        """Send a request; its answer will come.
+
+        Raises:
+            EngineUnreachable: the connection was closed before; nothing was sent.
+        """
+        if self.is_closing:  # `connection_lost` may be over: nobody would end the answer
+            raise EngineUnreachable("The connection was closed.")
         self._parser = httptools.HttpResponseParser(self)
         self._head_bytes = 0
         self._response = response = EngineResponse(self)
@@ -250,8 +256,10 @@ class _Connection(asyncio.Protocol):
             self._ends_with_connection = False
 
     def on_headers_complete(self) -> None:
+        if self._response is None:
+            return
         status: int = self._parser.get_status_code()
-        if status >= 200 and self._response is not None:  # others announce one that follows
+        if status >= 200:  # others announce one that follows
             self._response.begin(status)
 
     def on_body(self, body: bytes) -> None:
@@ -305,10 +313,10 @@ class EngineHttp:
         await self.seats.acquire()
         try:
             connection = self._reused(url) or await self._connect(url, origin)
+            response = connection.send(request)
         except BaseException:
             self.seats.release()
             raise
-        response = connection.send(request)
         try:
             await response.head()
         except BaseException:

@@ -121,7 +121,10 @@ class Learning(WireInput):
         default=8, ge=1, le=256, description="Prompts sampled for one batch."
     )
     samples_per_prompt: int = Field(
-        default=12, ge=2, le=256, description="Most votes of one prompt, split over its views."
+        default=12,
+        ge=2,
+        le=256,
+        description="Most votes of one prompt, split over its views: four a view or more is wise.",
     )
     wave: int | None = Field(
         default=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -27,6 +28,13 @@ class Asked:
 
     def __lt__(self, other: Asked) -> bool:
         return self.priority < other.priority
+
+
+@dataclass(frozen=True)
+class Decided:
+    """As much of vLLM's decision as matters here."""
+
+    total_num_scheduled_tokens: int
 
 
 @dataclass
@@ -55,6 +63,7 @@ def scheduler(clock: Clock, running: list[int], waiting: list[int]) -> Any:
     for priority in waiting:
         made.waiting.add_request(cast(Any, Asked(priority)))
     made.max_num_running_reqs, made.current_step = 8, 0
+    made.kv_cache_manager = SimpleNamespace(usage=0.5)
     made.rest = Rest(0.1, clock)
     return made
 
@@ -66,11 +75,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     clock = Clock()
 
-    def schedule(self: Any) -> str:
+    def schedule(self: Any) -> Decided:
         self.current_step += 1
         going_on = [r for r in self.running if self.current_step >= r.next_decode_eligible_step]
         clock.seen.append((len(going_on), len(self.waiting)))
-        return "decided"
+        return Decided(len(going_on))
 
     monkeypatch.setattr(Scheduler, "schedule", schedule)
     monkeypatch.setattr(Scheduler, "update_from_output", lambda self: "taken in")
@@ -80,7 +89,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def steps(made: Any, clock: Clock, number: int) -> list[tuple[int, int]]:
     clock.seen.clear()
     for _ in range(number):
-        assert made.schedule() == "decided"
+        assert made.schedule() == Decided(clock.seen[-1][0])
         clock.now += STEP_S
         assert made.update_from_output() == "taken in"
     return clock.seen
@@ -112,6 +121,17 @@ def test_a_user_who_can_be_let_in_counts_and_one_without_room_does_not(clock: Cl
     assert steps(full, clock, 3) == [(8, 1)] * 3
 
 
+def test_nobody_rests_while_a_user_waits_for_room_in_the_cache(clock: Clock):
+    made = scheduler(clock, [BACKGROUND] * 3, [USER])
+    assert steps(made, clock, 6) == [(3, 1), (0, 1)] * 3  # one empty step shows that there is none
+
+
+def test_nobody_rests_when_the_cache_is_nearly_full(clock: Clock):
+    made = scheduler(clock, [USER, BACKGROUND], [])
+    made.kv_cache_manager.usage = 0.95
+    assert steps(made, clock, 3) == [(2, 0)] * 3
+
+
 def test_what_is_preempted_meanwhile_waits_with_the_others(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
@@ -120,8 +140,9 @@ def test_what_is_preempted_meanwhile_waits_with_the_others(
     made = scheduler(clock, [USER, BACKGROUND], [BACKGROUND])
     steps(made, clock, 1)
 
-    def schedule(self: Any) -> None:
+    def schedule(self: Any) -> Decided:
         self.waiting.prepend_request(self.running.pop())
+        return Decided(1)
 
     monkeypatch.setattr(Scheduler, "schedule", schedule)
     made.schedule()

@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from server.gateway.engine_http import (
     EngineGone,
     EngineHttp,
     EngineUnreachable,
+    Origin,
 )
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -219,6 +221,27 @@ async def test_bytes_that_nobody_asked_for_end_the_connection():
     async with serving(Engine([WHOLE + WHOLE])) as engine, client() as http:
         assert await ask(http, engine) == await ask(http, engine) == (200, b"hello")
         assert engine.num_connections == 2
+
+
+class ClosedAtOnce(EngineHttp):
+    """Its first connection is lost before the request is sent."""
+
+    async def _connect(self, url: str, origin: Origin) -> Any:
+        connection = await super()._connect(url, origin)
+        if self.num_connections == 1:
+            connection.abort()
+            await asyncio.sleep(0.01)
+        return connection
+
+
+async def test_a_connection_that_is_lost_before_it_is_used_keeps_no_seat():
+    async with serving(Engine([WHOLE])) as engine:
+        http = ClosedAtOnce(max_connections=1, connect_s=2.0, keepalive_s=4.0)
+        for _ in range(3):
+            with pytest.raises(EngineUnreachable):
+                await ask(http, engine)
+        assert http.num_connections == 0
+        await http.close()
 
 
 async def test_a_connection_is_kept_only_for_a_while():
