@@ -78,7 +78,7 @@ def by_turns(
 
 def latency(effort: Effort) -> dict[str, Any]:
     """Requests by the clock: the same times of arrival for every side of a round."""
-    names = ("direct", "relay", "gateway", "gateway_unlogged")
+    names = ("direct", "relay", "relay_journal", "gateway", "gateway_unlogged")
     with sides(*names) as ways:
 
         def measure(side: Side, number: int) -> Seen:

@@ -82,9 +82,9 @@ class Side:
 def sides(*names: str, gateway: Sequence[str] = GATEWAY) -> Generator[dict[str, Side]]:
     """The named ways to one stub engine, all started, in the given order.
 
-    `direct`, `relay` and `litellm`; `gateway` and `gateway_2` with one and two web processes, and
-    both with `_unlogged`, which asks the same processes not to store. `gateway` is the module that
-    is one, and its first arguments.
+    `direct`, `relay`, `relay_journal` (each answer synced to a file) and `litellm`; `gateway` and
+    `gateway_2` with one and two web processes, and both with `_unlogged`, which asks the same
+    processes not to store. `gateway` is the module that is one, and its first arguments.
     """
     with ExitStack() as stack:
         engine = stack.enter_context(running("benchmarks.stub_engine"))
@@ -94,9 +94,10 @@ def sides(*names: str, gateway: Sequence[str] = GATEWAY) -> Generator[dict[str, 
         def made(name: str) -> Side:
             if name == "direct":
                 return Side(name, (engine,), IDENTITY)
-            if name == "relay":
-                relay = stack.enter_context(running("benchmarks.peers.relay", engine.url))
-                return Side(name, (relay,), IDENTITY)
+            if name.startswith("relay"):
+                journal = [stack.enter_context(_journal())] if name == "relay_journal" else []
+                relay = running("benchmarks.peers.relay", engine.url, *journal)
+                return Side(name, (stack.enter_context(relay),), IDENTITY)
             if name == "litellm":
                 return Side(name, (stack.enter_context(_litellm(engine.url)),), "ttrl", LITELLM_KEY)
             number = 2 if "_2" in name else 1
@@ -106,6 +107,16 @@ def sides(*names: str, gateway: Sequence[str] = GATEWAY) -> Generator[dict[str, 
             return Side(name, webs[number], "ttrl", API_KEY, fields)
 
         yield {name: made(name) for name in names}
+
+
+@contextmanager
+def _journal() -> Generator[str]:
+    """A file's name, on the disk where the gateways have their databases."""
+    path = FOLDER / f"journal-{time.time_ns()}"
+    try:
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

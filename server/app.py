@@ -27,6 +27,7 @@ from server.embedded import Embedded
 from server.engine.identity import identity_dir
 from server.engine.model_files import check_model
 from server.errors import ConfigurationError, DatabaseAway
+from server.gateway.direct import Shortcut
 from server.gateway.routes import gateway_router
 from server.health import health_router
 from server.http_errors import install_error_handlers
@@ -72,6 +73,7 @@ def create_app(
     app.include_router(admin_router(parts.admin))
     app.include_router(health_router(parts))
     app.include_router(scrape_router(parts))
+    app.add_middleware(Shortcut, routes=app.routes)
     app.add_middleware(Observer, metrics=parts.metrics, access_log=access_log)
     return app
 

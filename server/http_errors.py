@@ -32,16 +32,23 @@ logger = logging.getLogger(__name__)
 MAX_PROBLEMS = 5  # named in one message
 SOURCES = frozenset({"body", "query", "path", "header", "cookie"})
 ANTHROPIC_PATH = "/v1/messages"
+DATABASE_ERRORS = (OperationalError, InterfaceError, PoolTimeout, ConnectionError, TimeoutError)
+ANSWERED: tuple[type[Exception], ...] = (TTRLError, *DATABASE_ERRORS)
+"""What requests of every kind may raise, and is answered. All else is a mistake of ours."""
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Make the app answer every error in its route's shape."""
-    app.add_exception_handler(TTRLError, _own)
+    for error in ANSWERED:
+        app.add_exception_handler(error, answer_error)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
-    for error in (OperationalError, InterfaceError, PoolTimeout, ConnectionError, TimeoutError):
-        app.add_exception_handler(error, _database)
     app.add_exception_handler(Exception, _unexpected)
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """The answer to one of `ANSWERED`, with a line in the log where it is ours."""
+    return await (_own if isinstance(error, TTRLError) else _database)(request, error)
 
 
 def error_response(request: Request, error: TTRLError) -> JSONResponse:

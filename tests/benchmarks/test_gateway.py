@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.gateway_profile import step_of
-from benchmarks.gateway_report import added, growth, ratio
+from benchmarks.gateway_report import added, added_to_limit, growth, ratio
 from benchmarks.load import Connection, Plan, carry_out
+from benchmarks.peers.relay.__main__ import Journal
 from benchmarks.stub_engine import Connection as EngineConnection
 from benchmarks.stub_engine import StubEngine
 
@@ -41,6 +43,17 @@ def test_a_ratio_is_the_median_of_the_rounds_own() -> None:
 def test_what_is_added_is_a_rounds_own_difference() -> None:
     rounds = [{"gateway": _seen(1, ours), "direct": _seen(1, alone)} for ours, alone in ((3, 1),)]
     assert added(rounds, "gateway", 0.5) == 2
+
+
+def test_the_limit_is_a_relay_that_syncs() -> None:
+    each = {"gateway": 4.0, "relay_journal": 3.0, "direct": 1.0}
+    assert added_to_limit([{name: _seen(1, p50) for name, p50 in each.items()}]) == 1.5
+
+
+async def test_a_journal_keeps_what_it_got_in_order(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "journal"))
+    await asyncio.gather(*(journal.keep(str(number).encode()) for number in range(10)))
+    assert (tmp_path / "journal").read_text() == "0123456789"
 
 
 def test_memory_that_stays_after_the_warm_up_does_not_grow() -> None:

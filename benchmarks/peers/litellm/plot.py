@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 SIDES = {
     "direct": ("stub engine alone", "tab:gray"),
     "relay": ("bare FastAPI + aiohttp relay", "tab:orange"),
+    "relay_journal": ("relay that syncs answers to a file", "tab:brown"),
     "litellm": ("LiteLLM proxy", "tab:red"),
     "gateway": ("ours", "tab:blue"),
     "gateway_unlogged": ("ours, store: false", "tab:cyan"),

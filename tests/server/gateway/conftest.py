@@ -28,11 +28,14 @@ from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
 from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
+from server.gateway.direct import Shortcut
 from server.gateway.recorder import Recorder
 from server.gateway.routes import gateway_router
 from server.gateway.upstream import Upstream
 from server.gateway.votes.judge import VoteJudge
 from server.http_errors import install_error_handlers
+from server.observability.metrics import Metrics
+from server.observability.observer import Observer
 from server.spool.backlog import Backlog
 from server.tenants import TenantDirectory, version_engine_name
 from tests.fakes.serving import serve
@@ -161,6 +164,8 @@ async def running(
         app = FastAPI()
         install_error_handlers(app)
         app.include_router(gateway_router(deps))
+        app.add_middleware(Shortcut, routes=app.routes)
+        app.add_middleware(Observer, metrics=Metrics(max_tenants=8), access_log=None)
         http = http_config(app, config, lifespan="off", timeout_graceful_shutdown=1)
         url = await held.enter_async_context(serve(app, config=http))
         assert isinstance(deps.recorder, WatchedRecorder)
