@@ -8,7 +8,7 @@ published runs is for another model, so its updates together may move the weight
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random as Dice
 from typing import Literal
 
@@ -18,6 +18,7 @@ from adapters.batch import LearnerConfig
 from adapters.credit import CreditRules
 from adapters.estimators import Estimator, Options, make_estimator
 from adapters.estimators.controls import FormatOnly, Inverted, Oracle, Random
+from benchmarks.weak_additions import WEAK_ADDITION
 from demo.model_lessons import SYSTEM_PROMPTS
 from demo.questions import ADDITION, SUBTRACTION, VIEWS, Question
 
@@ -128,17 +129,11 @@ ADDING: Sequence[Arm] = (
     Arm("random", random_rewards, rollouts=ROLLOUTS // 3),
     Arm("format_only", format_only, rollouts=ROLLOUTS // 3),
 )
-SUBTRACTING: Sequence[Arm] = (
-    Arm("no_prior_majority", voting("majority"), kind=SUBTRACTION, rollouts=ROLLOUTS // 2),
-    Arm(
-        "no_prior_default",
-        voting("harmony"),
-        views="templates",
-        kind=SUBTRACTION,
-        samples=DEFAULT_SAMPLES,
-        rollouts=ROLLOUTS // 2,
-        steady=True,
-    ),
+WITHOUT_PRIOR: Sequence[Arm] = tuple(
+    replace(arm, name=f"{name}_{arm.name}", kind=kind, rollouts=ROLLOUTS // 2)
+    for name, kind in (("no_prior", SUBTRACTION), ("weak", WEAK_ADDITION))
+    for arm in ADDING
+    if arm.name in ("majority", "default")
 )
-ARMS: dict[str, Arm] = {arm.name: arm for arm in (*ADDING, *SUBTRACTING)}
+ARMS: dict[str, Arm] = {arm.name: arm for arm in (*ADDING, *WITHOUT_PRIOR)}
 NUM_VIEWS = len(VIEWS[ADDITION].templates)

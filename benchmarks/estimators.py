@@ -14,7 +14,7 @@ import asyncio
 import json
 import shutil
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,8 +24,9 @@ from benchmarks.arms import ARMS, Arm
 from benchmarks.estimators_report import report
 from benchmarks.loop import Lane, Learning
 from benchmarks.result import ROOT
+from benchmarks.weak_additions import WEAK_ADDITION, weak_additions
 from benchmarks.workbench import Workbench, workbench
-from demo.questions import ADDITION, Question, additions, subtractions
+from demo.questions import ADDITION, SUBTRACTION, Question, additions, subtractions
 from server.adaptation.trainer import TrainerProcess
 
 FOLDER = ROOT / "var" / "bench" / "estimators"
@@ -37,17 +38,21 @@ SETTLED = 0.85  # held-out pass@1 from which on it is looked at more rarely
 SAMPLES = 16
 KEPT_EVERY = 5  # steps whose weights are kept: candidates for the gate's benchmark
 
+DRAWS: Mapping[str, Callable[..., list[Question]]] = {
+    ADDITION: additions,
+    SUBTRACTION: subtractions,
+    WEAK_ADDITION: weak_additions,
+}
+
 
 def traffic(kind: str, seed: int) -> list[Question]:
     """What a seed learns from."""
-    draw = additions if kind == ADDITION else subtractions
-    return draw(1000 + seed, NUM_TRAFFIC)
+    return DRAWS[kind](1000 + seed, NUM_TRAFFIC)
 
 
 def held_out(kind: str) -> list[Question]:
     """What every run is measured on."""
-    draw = additions if kind == ADDITION else subtractions
-    return draw(5000, NUM_HELD_OUT, held_out=True)
+    return DRAWS[kind](5000, NUM_HELD_OUT, held_out=True)
 
 
 def cell_path(arm: str, seed: int) -> Path:
@@ -104,7 +109,7 @@ async def _measured(
     fresh: Sequence[Question],
 ) -> dict[str, Any]:
     """The untouched model on a seed's questions: the same for all arms, so measured once."""
-    path = FOLDER / f"before-{arm.kind}-{seed}.json"
+    path = FOLDER / f"before-{arm.kind.replace(' ', '_')}-{seed}.json"
     if not path.exists():
         before = {
             "held_out": await lane.answers(bench.start, arm, fresh, SAMPLES, "before"),

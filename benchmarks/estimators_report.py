@@ -69,7 +69,7 @@ def summary(cells: Sequence[Cell]) -> dict[str, Any]:
 
 def _is_complete(rows: Mapping[str, Any]) -> bool:
     needed = {"majority", "default", "oracle", "generic_views", "random", "format_only"}
-    return needed | {"no_prior_default", "no_prior_majority"} <= set(rows)
+    return needed | {"no_prior_default", "weak_default", "weak_majority"} <= set(rows)
 
 
 def _claims(rows: Mapping[str, Any]) -> Sequence[Claim]:
@@ -106,6 +106,14 @@ def _claims(rows: Mapping[str, Any]) -> Sequence[Claim]:
             0.25,
         ),
         Claim("default without prior", gain("no_prior_default"), "pass@1", ">=", 0.0),
+        Claim("default where majorities are wrong", gain("weak_default"), "pass@1", ">=", 0.0),
+        Claim(
+            "default over majority where majorities are wrong",
+            ends("weak_default") - ends("weak_majority"),
+            "pass@1",
+            ">=",
+            0.1,
+        ),
         Claim(
             "generic views' lead over majority, against the templates'",
             (ends("generic_views") - ends("majority")) / lead if lead > 0 else 0.0,

@@ -44,6 +44,9 @@ from server.config import Settings
 CONFIG = LearnerConfig(learning_rate=LEARNING_RATE)
 SAMPLES = 32
 TRAFFIC = 64
+ENGINES = (
+    2  # as `TTRL_ENGINE_COUNT=2`: one for each core, since each does one thing after the other
+)
 
 
 class MeteredTrainer(TrainerProcess):
@@ -136,12 +139,16 @@ async def learn(arguments: argparse.Namespace) -> None:
     """TTRL from the untouched model until the target, or for all steps."""
     started, events = perf_counter(), Events(arguments.out)
     arm = ARMS[arguments.arm]
-    if arm.wave is None:  # TRL's groups are whole
+    if arm.name == "majority":  # TRL's groups; the default has a size of its own
         arm = replace(arm, samples=SAMPLES)
     folder = arguments.out.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     async with workbench(
-        folder, num_trainers=1, trainer_threads=arguments.threads, make=make_trainer
+        folder,
+        num_trainers=1,
+        num_engines=arguments.engines,
+        trainer_threads=arguments.threads,
+        make=make_trainer,
     ) as bench:
         lane = Lane(bench, bench.trainers[0], f"{arm.name}-{arguments.seed}", folder / "adapters")
         run = Learning(lane, arm, additions(arguments.seed, TRAFFIC), arguments.seed)
@@ -218,6 +225,7 @@ def options() -> argparse.Namespace:
         mode.add_argument("--out", type=lambda text: Path(text).resolve(), required=True)
         mode.add_argument("--threads", type=int, default=2, help="of the trainer")
     updating.add_argument("--batches", type=Path, required=True)
+    learning.add_argument("--engines", type=int, default=ENGINES)
     learning.add_argument("--arm", choices=("majority", "default"), required=True)
     learning.add_argument("--steps", type=int, required=True)
     learning.add_argument("--seed", type=int, required=True)

@@ -146,6 +146,7 @@ def http_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Con
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # who a client is, its key says
         timeout_keep_alive=settings.idle_timeout_s,
         **options,
     )
