@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 VERSION_NAME = re.compile(r".+--v[0-9]+")
 RETRY_FAILED_S = 10.0
 LOAD_TIMEOUT_S = 30.0
+UNKNOWN_WANTED = "The database has not told yet which versions are wanted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class AdapterRegistry:
         self._probe = probe
         self._clock = clock
         self._wanted: list[VersionLike] = []
+        self._is_in_the_dark = False  # what is wanted now cannot be read
         self._leases: Counter[str] = Counter()
         self._idle_since: dict[str, float] = {}  # of names that are loaded but not wanted
         self._used_at: dict[str, float] = {}  # of names that are loaded or wanted
@@ -162,6 +164,9 @@ class AdapterRegistry:
     async def reconcile(self, engine: Engine) -> bool:
         """Load what is wanted, unload what is not; whether the engine may serve."""
         wanted = await self._current_wanted()
+        if not wanted:  # the identity adapter always is, once it is known
+            self._pool.set_state(engine, "starting", UNKNOWN_WANTED)
+            return False
         for name in engine.loaded:  # perhaps by a worker, for a swap that comes
             self._used_at.setdefault(name, self._clock())
         if engine.state != "ready":  # a new process may do what the old one failed at
@@ -204,10 +209,12 @@ class AdapterRegistry:
         try:
             self._wanted = list(await self._read_wanted())
         except (SQLAlchemyError, TTRLError, OSError) as error:
-            if not self._wanted:
-                raise
             # With the database away, engines go on with what was wanted last.
-            logger.warning("wanted versions unknown", extra={"error": str(error)})
+            if not self._is_in_the_dark:
+                logger.warning("wanted versions unknown", extra={"error": type(error).__name__})
+            self._is_in_the_dark = True
+        else:
+            self._is_in_the_dark = False
         return self._wanted
 
     async def _bring(self, version: VersionLike, engine: Engine) -> None:

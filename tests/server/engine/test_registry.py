@@ -247,6 +247,22 @@ async def test_engines_go_on_with_the_last_wanted_when_the_database_is_away(
     assert set(engines.fakes[0].adapters) == {"identity", "t1-a--v1"}
 
 
+@pytest.mark.usefixtures("registry")
+async def test_an_engine_waits_for_a_database_that_was_never_there(
+    engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines.is_database_away = True
+    for _ in range(3):
+        await engines.check()
+    assert engines.pool.engines[0].state == "starting"
+    assert "database" in (engines.pool.engines[0].reason or "")
+    assert [record.message for record in caplog.records].count("wanted versions unknown") == 1
+    engines.is_database_away = False
+    engines.wanted = [IDENTITY]
+    await engines.check()
+    assert engines.pool.engines[0].state == "ready"
+
+
 @dataclass
 class Files:
     """What a look at the versions' files finds."""
