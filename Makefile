@@ -9,6 +9,7 @@ TRL := var/envs/trl
 LITELLM := var/envs/litellm
 AUDIT := var/envs/audit
 FUZZ ?= 150
+WORKERS ?= 2
 # The CPU build of torch comes from a folder of wheels where one is named, else from torch's own index.
 TORCH := $(if $(findstring gpu,$(LOCK)),,$(if $(strip $(UV_FIND_LINKS)),,--torch-backend cpu))
 export OMP_NUM_THREADS ?= 2
@@ -47,7 +48,7 @@ check: setup ## format, lint, types, import contracts, Dockerfile
 	$(BIN)/hadolint Dockerfile
 
 unit: setup ## all tests but those on a real vLLM
-	$(BIN)/pytest -q -m "not engine"
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not engine"
 
 engine: setup ## the tests on a real vLLM
 	$(BIN)/pytest -q -m engine
