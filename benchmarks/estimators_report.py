@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -73,12 +74,7 @@ def _is_complete(rows: Mapping[str, Any]) -> bool:
 
 
 def _claims(rows: Mapping[str, Any]) -> Sequence[Claim]:
-    def ends(arm: str) -> float:
-        return rows[arm]["pass_at_1"]["mean"]
-
-    def gain(arm: str) -> float:
-        return ends(arm) - rows[arm]["before"]["mean"]
-
+    ends = partial(_end, rows)
     plain, ours = rows["majority"], rows["default"]
     lead = ends("default") - ends("majority")
     return [
@@ -105,15 +101,6 @@ def _claims(rows: Mapping[str, Any]) -> Sequence[Claim]:
             "<=",
             0.25,
         ),
-        Claim("default without prior", gain("no_prior_default"), "pass@1", ">=", 0.0),
-        Claim("default where majorities are wrong", gain("weak_default"), "pass@1", ">=", 0.0),
-        Claim(
-            "default over majority where majorities are wrong",
-            ends("weak_default") - ends("weak_majority"),
-            "pass@1",
-            ">=",
-            0.1,
-        ),
         Claim(
             "generic views' lead over majority, against the templates'",
             (ends("generic_views") - ends("majority")) / lead if lead > 0 else 0.0,
@@ -121,9 +108,33 @@ def _claims(rows: Mapping[str, Any]) -> Sequence[Claim]:
             ">=",
             0.5,
         ),
-        Claim("random rewards improve", gain("random"), "pass@1", "<=", 0.0),
-        Claim("format rewards improve", gain("format_only"), "pass@1", "<=", 0.0),
+        *_without_prior(rows),
+        Claim("random rewards improve", _gain(rows, "random"), "pass@1", "<=", 0.0),
+        Claim("format rewards improve", _gain(rows, "format_only"), "pass@1", "<=", 0.0),
     ]
+
+
+def _without_prior(rows: Mapping[str, Any]) -> Sequence[Claim]:
+    ours, weak = _gain(rows, "no_prior_default"), _gain(rows, "weak_default")
+    return [
+        Claim("default without prior", ours, "pass@1", ">=", 0.0),
+        Claim("default where majorities are wrong", weak, "pass@1", ">=", 0.0),
+        Claim(
+            "default over majority where majorities are wrong",
+            _end(rows, "weak_default") - _end(rows, "weak_majority"),
+            "pass@1",
+            ">=",
+            0.1,
+        ),
+    ]
+
+
+def _end(rows: Mapping[str, Any], arm: str) -> float:
+    return rows[arm]["pass_at_1"]["mean"]
+
+
+def _gain(rows: Mapping[str, Any], arm: str) -> float:
+    return _end(rows, arm) - rows[arm]["before"]["mean"]
 
 
 def _reached(row: Mapping[str, Any]) -> list[float]:

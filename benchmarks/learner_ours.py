@@ -146,7 +146,6 @@ async def learn(arguments: argparse.Namespace) -> None:
     async with workbench(
         folder,
         num_trainers=1,
-        num_engines=arguments.engines,
         trainer_threads=arguments.threads,
         make=make_trainer,
     ) as bench:
@@ -225,7 +224,6 @@ def options() -> argparse.Namespace:
         mode.add_argument("--out", type=lambda text: Path(text).resolve(), required=True)
         mode.add_argument("--threads", type=int, default=2, help="of the trainer")
     updating.add_argument("--batches", type=Path, required=True)
-    learning.add_argument("--engines", type=int, default=ENGINES)
     learning.add_argument("--arm", choices=("majority", "default"), required=True)
     learning.add_argument("--steps", type=int, required=True)
     learning.add_argument("--seed", type=int, required=True)

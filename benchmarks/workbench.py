@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.answers import Equivalence
-from server.adaptation.sampler import Policy, Sampler, all_of
+from server.adaptation.sampler import Policy, Sampler
 from server.adaptation.trainer import TrainerProcess, trainer_command
 from server.config import Settings
 from server.engine.identity import ensure_identity
@@ -42,7 +42,6 @@ async def workbench(
     data_dir: Path,
     *,
     num_trainers: int,
-    num_engines: int = 1,
     trainer_threads: int = 1,
     make: Callable[[Settings], TrainerProcess] = make_trainer,
 ) -> AsyncGenerator[Workbench]:
@@ -55,12 +54,11 @@ async def workbench(
     )
     async with AsyncExitStack() as stack:
         judge = stack.enter_context(Equivalence())
+        engine = EngineSupervisor(settings)
         identity = await ensure_identity(settings)
-        engines = [EngineSupervisor(settings, number=n + 1) for n in range(num_engines)]
-        for engine in engines:
-            stack.push_async_callback(engine.stop)
-        await all_of(engine.start() for engine in engines)
-        pool = EnginePool([engine.url for engine in engines], poll_s=1.0)
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        pool = EnginePool([engine.url], poll_s=1.0)
         await pool.start()
         stack.push_async_callback(pool.stop)
         sampler = Sampler(pool, patience_s=PATIENCE_S)

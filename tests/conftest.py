@@ -12,11 +12,15 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from server.db.engine import Database
 from server.db.migrate import upgrade
 
 ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile("any machine", deadline=None)  # how long a case takes is the machine's
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -59,6 +59,17 @@ class Database:
             return await thread.run(work)
         async with self.engine.execution_options(sqlite_write=write).begin() as connection:
             return await connection.run_sync(work)
+
+    @property
+    def has_insert(self) -> bool:
+        """Whether `insert` is there: on a SQLite file it is."""
+        return True in self._threads
+
+    async def insert(self, make: Callable[[], Sequence[sqlite.Rows]]) -> None:
+        """Insert what `make` makes, in one transaction: the cheapest way of all. See `has_insert`.
+        `make` is called in another thread.
+        """
+        await self._threads[True].insert(make)
 
     async def forget_connections(self) -> None:
         """Open new connections from now on, without a word to the idle ones: they may be dead."""

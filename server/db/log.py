@@ -7,7 +7,8 @@ U+2400 (the picture of NUL) on every database, so that a log reads the same ever
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -110,21 +111,28 @@ async def store_entries(database: Database, entries: Sequence[LogEntry]) -> None
         LogUnavailable: the database cannot be reached, is locked, or takes no rows at all.
         EntryRefused: it takes none of them because of at least one of them.
     """
-    await _store(database, entries, insert_entries)
+    with _refusals():
+        if database.has_insert:
+            await database.insert(lambda: _prepared(entries))
+        else:
+            await database.run(
+                lambda connection: _insert(connection, entries, INSERT_QUERIES, INSERT_ANSWERS)
+            )
 
 
 async def replay_entries(database: Database, entries: Sequence[LogEntry]) -> None:
     """As `store_entries`, for entries that may be stored already: those are left as they are. What
     waited for a tenant that is deleted by now is dropped.
     """
-    await _store(database, entries, insert_missing_entries)
+    with _refusals():
+        await database.run(lambda connection: insert_missing_entries(connection, entries))
 
 
-async def _store(
-    database: Database, entries: Sequence[LogEntry], write: Callable[..., None]
-) -> None:
+@contextmanager
+def _refusals() -> Generator[None]:
+    """What the database raises, told as one of two errors."""
     try:
-        await database.run(lambda connection: write(connection, entries))
+        yield
     except (SQLAlchemyError, OSError, ValueError, ArithmeticError) as error:
         if _is_the_rows_fault(error):
             raise EntryRefused(_reason(error)) from error
@@ -169,16 +177,13 @@ def _touch(connection: Connection) -> bool:
     return True
 
 
-def insert_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:
-    """Insert queries and answers, one statement each."""
-    if connection.dialect.name != "sqlite":
-        _insert(connection, entries, INSERT_QUERIES, INSERT_ANSWERS)
-        return
+def _prepared(entries: Sequence[LogEntry]) -> list[sqlite_file.Rows]:
+    """Inserts of queries and answers."""
     queries, answers = _rows(entries)
-    if queries:
-        PREPARED_QUERIES.execute(connection, queries)
-    if answers:
-        PREPARED_ANSWERS.execute(connection, answers)
+    return [
+        (PREPARED_QUERIES.sql, [PREPARED_QUERIES.values(row) for row in queries]),
+        (PREPARED_ANSWERS.sql, [PREPARED_ANSWERS.values(row) for row in answers]),
+    ]
 
 
 def insert_missing_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, create_engine, insert, text
+from sqlalchemy.exc import IntegrityError
 
+from server.db.engine import Database
 from server.db.log import ANSWERS, PREPARED_ANSWERS, PREPARED_QUERIES, QUERIES
 from server.db.models import Base
 from server.db.prepared import PreparedInsert
@@ -91,7 +94,8 @@ def test_the_same_bytes(name: str, rows: Any, engine: Engine):
         with engine.begin() as connection:
             connection.execute(insert(table), given_rows)
             expected = stored(connection, name)
-            prepared.execute(connection, given_rows)
+            values = [prepared.values(row) for row in given_rows]
+            connection.exec_driver_sql(prepared.sql, values)
             assert stored(connection, name) == expected
             assert len(expected) == len(given_rows)
 
@@ -101,10 +105,26 @@ def test_the_same_bytes(name: str, rows: Any, engine: Engine):
 def test_what_has_no_form_is_a_value_error(engine: Engine):
     prepared = PreparedInsert(insert(ANSWERS), ANSWERS, engine.dialect)
     row = {"query_id": "x", "choice": 0, "text": "", "finish_reason": None, "reasoning": None}
-    with engine.begin() as connection, pytest.raises(ValueError, match="serializable"):
-        prepared.execute(connection, [row | {"tool_calls": [object()]}])
+    with pytest.raises(ValueError, match="serializable"):
+        prepared.values(row | {"tool_calls": [object()]})
     moment = datetime(2026, 1, 1)
-    with engine.begin() as connection, pytest.raises(Exception, match="zone|naive|aware"):
-        PREPARED_QUERIES.execute(
-            connection, [dict.fromkeys(QUERIES.columns.keys(), None) | {"created_at": moment}]
+    with pytest.raises(Exception, match="zone|naive|aware"):
+        PREPARED_QUERIES.values(
+            dict.fromkeys(QUERIES.columns.keys(), None) | {"created_at": moment}
         )
+
+
+async def test_an_insert_is_whole_or_not_at_all(tmp_path: Path):
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}")
+    async with database.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE t (x INTEGER PRIMARY KEY)"))
+    statement = "INSERT INTO t VALUES (?)"
+    await database.insert(lambda: [(statement, [(1,), (2,)])])
+    with pytest.raises(IntegrityError):
+        await database.insert(lambda: [(statement, [(3,)]), (statement, [(1,)])])
+    with pytest.raises(OverflowError):
+        await database.insert(lambda: [(statement, [(4,), (2**70,)])])
+    await database.insert(lambda: [(statement, [(5,)]), (statement, [])])
+    kept = await database.run(lambda c: c.execute(text("SELECT x FROM t")).scalars().all())
+    assert kept == [1, 2, 5]
+    await database.close()
