@@ -1,6 +1,7 @@
 """Which way of learning from votes is best: arms of equal rollouts on the bundled model.
 
     python -m benchmarks.estimators [--seeds 3] [--arms majority,default] [--lanes 2]
+        [--report]
 
 Each arm and seed is one cell, stored when it is done under var/bench/estimators; what is stored is
 not run again, so the benchmark can be stopped and gone on with. Questions to learn from differ from
@@ -155,12 +156,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--lanes", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--report", action="store_true", help="run nothing")
     options = parser.parse_args()
     arms = [ARMS[name] for name in options.arms.split(",")]
     cells = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in arms]
-    asyncio.run(run(cells, options.lanes))
-    stored = [json.loads(path.read_text()) for a, s in cells if (path := cell_path(a.name, s))]
-    report(stored)
+    if not options.report:
+        asyncio.run(run(cells, options.lanes))
+    paths = [cell_path(arm.name, seed) for arm, seed in cells]
+    report([json.loads(path.read_text()) for path in paths if path.exists()])
 
 
 if __name__ == "__main__":
