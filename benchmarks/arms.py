@@ -30,7 +30,7 @@ LEARNING_RATE = 1e-3
 OPTIONS = Options(min_answers=8)
 SAMPLES = 33
 DEFAULT_SAMPLES = Learning().samples_per_prompt
-ROLLOUTS = 30 * PROMPTS_PER_STEP * SAMPLES
+ROLLOUTS = 40 * PROMPTS_PER_STEP * SAMPLES
 STOP_CONFIDENCE = 0.99
 
 
@@ -94,9 +94,9 @@ def inverted(_question: Question, _dice: Dice) -> Estimator:
 
 
 PAPER_UPDATES = 8
-PAPER_STEPS = 15  # 8 x 64 samples each: about as many rollouts as 30 steps of 8 x 33
+PAPER_STEPS = 21  # 8 x 64 samples each: about as many rollouts as 40 steps of 8 x 33
 PAPER = LearnerConfig(
-    learning_rate=5e-4,  # cosine: over 120 updates it moves about as far as 1e-3 in 30
+    learning_rate=5e-4,  # cosine: over 168 updates it moves about as far as 1e-3 in 40
     schedule="cosine",
     warmup=0.03,
     total_updates=PAPER_STEPS * PAPER_UPDATES,

@@ -31,8 +31,7 @@ from demo.questions import ADDITION, SUBTRACTION, Question, additions, subtracti
 from server.adaptation.trainer import TrainerProcess
 
 FOLDER = ROOT / "var" / "bench" / "estimators"
-NUM_TRAFFIC = 128  # of which the first are measured before and after
-NUM_MEASURED = 64
+NUM_TRAFFIC = 64  # few enough that a wrong label is met again and again
 NUM_HELD_OUT = 96
 CURVE_HELD_OUT, CURVE_SAMPLES, CURVE_EVERY = 64, 8, 5
 SETTLED = 0.85  # held-out pass@1 from which on it is looked at more rarely
@@ -67,8 +66,8 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
     lane = Lane(bench, trainer, name, FOLDER / name)
     shutil.rmtree(lane.folder, ignore_errors=True)
     questions = traffic(arm.kind, seed)
-    measured, fresh = questions[:NUM_MEASURED], held_out(arm.kind)
-    before = await _measured(lane, bench, arm, seed, measured, fresh)
+    fresh = held_out(arm.kind)
+    before = await _measured(lane, bench, arm, seed, questions, fresh)
     learning = Learning(lane, arm, questions, seed)
     await learning.begin()
     curve: list[dict[str, float]] = []
@@ -88,7 +87,7 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
         _forget(lane.folder, step - 1)
     after = {
         "held_out": await lane.answers(learning.policy, arm, fresh, SAMPLES, "after"),
-        "traffic": await lane.answers(learning.policy, arm, measured, SAMPLES, "traffic after"),
+        "traffic": await lane.answers(learning.policy, arm, questions, SAMPLES, "traffic after"),
     }
     cell = {
         "arm": arm.name,
