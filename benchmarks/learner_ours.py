@@ -44,9 +44,6 @@ from server.config import Settings
 CONFIG = LearnerConfig(learning_rate=LEARNING_RATE)
 SAMPLES = 32
 TRAFFIC = 64
-ENGINES = (
-    2  # as `TTRL_ENGINE_COUNT=2`: one for each core, since each does one thing after the other
-)
 
 
 class MeteredTrainer(TrainerProcess):
