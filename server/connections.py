@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -118,6 +119,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._message_bytes = 0
         self._headers = 0
         self._is_too_large = False
+        self._asks_upgrade = False
+        self._asked_with = (b"", b"")  # method and version of a head that asks for an upgrade
 
     @property
     def is_idle(self) -> bool:
@@ -170,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take in bytes; a head may not grow without end."""
         expected = self._head_since is not None or self.is_idle  # not the end of a body
-        super().data_received(data)
+        self._parse(data)
         if expected:
             self._head_bytes += len(data)
         if self._body_since is not None:
@@ -179,6 +182,30 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif self._head_since is not None and self._head_bytes > self._bounds.head_bytes:
             self._refuse(HeadersTooLarge("The request's head is too large."))
+
+    def _parse(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        while len(self.pipeline) <= MAX_PIPELINED:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as stop:
+                data = self._head_without_upgrade() + data[stop.args[0] :]
+                self._asks_upgrade = False
+                self.parser = httptools.HttpRequestParser(self)
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head that was just read, without its wish. A server may ignore that (RFC 9110, 7.8),
+        and Java's client has it in every request. The parser ends an upgrading request with its
+        head: the body would be the next request.
+        """
+        method, version = self._asked_with
+        lines = [method + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -201,6 +228,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._bounds.head_bytes:
             self._is_too_large = True
             raise ValueError("too large a head")
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("no tunnels")
+            self._asks_upgrade = True
+            self._asked_with = self.parser.get_method(), self.parser.get_http_version().encode()
+            return  # the head is read again
         self._body_since = self._watch.now()
         super().on_headers_complete()
 
@@ -213,6 +246,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """A body has ended. Reading may be paused by its size; without it nobody sees a client
         leave, since handlers do not ask for more (server.leaving).
         """
+        if self._asks_upgrade:
+            return  # the parser thinks so
         self._body_since = None
         super().on_message_complete()
         if not self.pipeline:

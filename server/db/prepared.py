@@ -36,5 +36,5 @@ class PreparedInsert:
             return tuple(
                 row[key] if process is None else process(row[key]) for key, process in self._columns
             )
-        except TypeError as error:  # JSON's word for a value that has no form in it
+        except (TypeError, RecursionError) as error:  # JSON's words for what has no form in it
             raise ValueError(str(error)) from error

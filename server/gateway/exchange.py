@@ -74,7 +74,11 @@ class Exchange(Response):
                     leaving=scope.get(LEAVING),
                 )
                 held.callback(call.sum_up)
-                await self._relay(call, plan, receive, send)
+                try:
+                    await self._relay(call, plan, receive, send)
+                except ClientLeft:  # what was generated until then counts
+                    visit.settle(used_tokens(call, tokens))
+                    raise
                 visit.settle(used_tokens(call, tokens))
 
     async def _relay(self, call: Call, plan: VotePlan | None, receive: Receive, send: Send) -> None:

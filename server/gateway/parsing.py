@@ -22,6 +22,7 @@ from server.gateway.allowlist import (
     Message,
     VoteOptions,
 )
+from server.gateway.json_bounds import check_json
 from server.gateway.rendering import Render, plain
 
 RouteName = Literal["chat", "completions", "responses", "messages"]
@@ -131,7 +132,7 @@ def decode(decoder: msgspec.json.Decoder[R], body: bytes, refused: Mapping[str, 
         BadRequest: it is not what the decoder takes; `param` names the field.
     """
     try:
-        return decoder.decode(body)
+        request = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _refusal(str(error), refused) from None
     except UnicodeDecodeError:
@@ -140,6 +141,8 @@ def decode(decoder: msgspec.json.Decoder[R], body: bytes, refused: Mapping[str, 
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
+    check_json(body)
+    return request
 
 
 def _refusal(problem: str, refused: Mapping[str, str]) -> BadRequest:

@@ -189,16 +189,19 @@ class Upstream:
         """
         if self._http is None:
             raise EngineUnavailable("The gateway is not started.", retry_after_s=RETRY_AFTER_S)
+        has_gone = False
         for _ in range(2):
             try:
                 response = await self._http.post(
                     engine.url, journey.path, journey.body, journey.headers
                 )
             except EngineUnreachable as error:
+                journey.num_sent += has_gone  # it may have died of the request
                 self._pool.set_state(engine, "away", "It cannot be reached.")
                 raise EngineUnavailable("The engine cannot be reached.") from error
             except EngineGone as error:
                 # Perhaps only an idle connection that the engine was closing: once more.
+                has_gone = True
                 logger.warning(
                     "connection broken", extra={"url": engine.url, "error": repr(error)[:500]}
                 )

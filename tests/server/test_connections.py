@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from server.app import http_config
 from server.config import Settings
-from server.connections import Watch
+from server.connections import MAX_PIPELINED, Watch
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
@@ -30,18 +31,20 @@ class Site:
     now: float = 0.0
     flood: int = 0  # bytes that it answers
     ended: list[str] = field(default_factory=list[str])
+    bodies: list[bytes] = field(default_factory=list[bytes])
     watch: Watch = field(init=False)
     writers: list[asyncio.StreamWriter] = field(default_factory=list[asyncio.StreamWriter])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = 0
+        body = b""
         while (message := await receive())["type"] == "http.request":
-            body += len(message.get("body", b""))
+            body += message.get("body", b"")
             if not message.get("more_body", False):
                 break
         else:
             self.ended.append("left")
             return
+        self.bodies.append(body)
         length = (b"content-length", str(max(2, self.flood)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
         for _ in range(self.flood // 2**16):
@@ -253,3 +256,59 @@ async def test_websockets_are_not_spoken() -> None:
         reader, writer = await site.connect(REQUEST[:-2] + upgrade + b"\r\n")
         assert b" 200 " in await reader.readline()
         writer.close()
+
+
+UPGRADES = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n",
+)
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_wish_to_upgrade_is_ignored_and_its_body_is_read(
+    upgrade: bytes, at_once: bool, chunked: bool
+) -> None:
+    inner = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"  # a body, whatever it looks like
+    framing = b"Content-Length: %d\r\n" % len(inner)
+    body = inner
+    if chunked:
+        framing, body = (
+            b"Transfer-Encoding: chunked\r\n",
+            b"%x\r\n%s\r\n0\r\n\r\n" % (len(inner), inner),
+        )
+    async with serving() as site:
+        head = b"POST /v1 HTTP/1.1\r\nHost: x\r\n" + upgrade + framing + b"\r\n"
+        if at_once:
+            reader, writer = await site.connect(head + body + REQUEST)
+        else:
+            reader, writer = await site.connect(head)
+            await until(lambda: bool(site.watch.open))
+            await asyncio.sleep(0.05)
+            writer.write(body)
+            await asyncio.sleep(0.05)
+            writer.write(REQUEST)
+        for _ in range(2):
+            async with asyncio.timeout(5):
+                answer = await reader.readuntil(b"ok")
+            assert answer.startswith(b"HTTP/1.1 200")
+        await until(lambda: len(site.ended) == 2)
+        assert site.bodies == [inner, b""]
+
+
+async def test_there_are_no_tunnels() -> None:
+    async with serving() as site:
+        reader, _ = await site.connect(b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n" + REQUEST)
+        answer = await closed(reader)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert site.ended == []
+
+
+async def test_wishes_to_upgrade_in_a_row_are_bounded_like_all_requests() -> None:
+    async with serving() as site:
+        one = b"GET / HTTP/1.1\r\nHost: x\r\n" + UPGRADES[0] + b"\r\n"
+        reader, _ = await site.connect(one * 1000)
+        await closed(reader)
+        assert len(site.ended) <= 2 * MAX_PIPELINED

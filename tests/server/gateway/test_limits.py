@@ -105,6 +105,25 @@ async def test_tokens_that_are_asked_for_are_reserved(tmp_path: Path) -> None:
     assert (refused.status_code, "tokens" in refused.json()["error"]["message"]) == (429, True)
 
 
+async def test_tokens_of_a_stream_that_was_left_are_counted(tmp_path: Path) -> None:
+    async with limited(tmp_path, {"tokens_per_minute": 100_000}) as stack:
+        stack.fake.default_answer = "x" * 40_000
+        stack.fake.chunk_tokens = 1000
+        stack.fake.token_delay_s = 0.02
+        async with (
+            stack.http() as http,
+            http.stream("POST", CHAT, json=chat(stream=True)) as stream,
+        ):
+            async for _ in stream.aiter_bytes():
+                if stream.num_bytes_downloaded > 20_000:
+                    break
+        await until(lambda: stack.deps.admission.queue.in_use == 0)
+        stack.fake.token_delay_s = 0.0
+        stack.fake.default_answer = "x"
+        left = int((await ask(stack, max_tokens=1)).headers["x-ratelimit-remaining-tokens"])
+    assert left < 97_500
+
+
 async def test_a_request_that_failed_before_it_was_generated_costs_no_tokens(
     tmp_path: Path,
 ) -> None:

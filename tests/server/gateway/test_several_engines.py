@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.gateway.engine_http import EngineGone, EngineHttp, EngineResponse, EngineUnreachable
 from tests.fakes.vllm import Fault
 from tests.server.gateway.conftest import Stack, chat, running
 
@@ -79,6 +80,23 @@ async def test_what_may_kill_engines_meets_two_at_most(tmp_path: Path) -> None:
             response = await http.post(CHAT, json=chat(stream=True))
         assert response.status_code == 503
         assert sum(asked(stack)) == 2
+
+
+async def test_what_ends_an_engines_process_meets_two_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    async def post(_http: EngineHttp, url: str, *_: object) -> EngineResponse:
+        if url in sent:  # nobody listens there any more
+            raise EngineUnreachable("refused")
+        sent.append(url)
+        raise EngineGone("reset")
+
+    monkeypatch.setattr(EngineHttp, "post", post)
+    async with running(tmp_path, num_engines=4) as stack, stack.http() as http:
+        assert (await http.post(CHAT, json=chat())).status_code == 503
+    assert len(sent) == 2
 
 
 @pytest.mark.parametrize("stream", [False, True])
