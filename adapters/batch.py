@@ -76,6 +76,16 @@ class Save(msgspec.Struct, frozen=True, tag="save"):
     state_dir: str | None = None
 
 
+class Average(msgspec.Struct, frozen=True, tag="average"):
+    """Write the mean of the weights of `adapter_dirs`, all of the rank and alpha of `config`, into
+    `adapter_dir`. What is open stays open.
+    """
+
+    config: LearnerConfig
+    adapter_dirs: list[str]
+    adapter_dir: str
+
+
 class Score(msgspec.Struct, frozen=True, tag="score"):
     """Log-probabilities of given completions under the opened adapter, or the base model."""
 
@@ -94,7 +104,7 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     """Forget the opened adapter; the base model stays loaded."""
 
 
-Request = Open | Step | Save | Score | Tokenize | Close
+Request = Open | Step | Save | Average | Score | Tokenize | Close
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -28,10 +28,13 @@ from benchmarks.result import ROOT
 from benchmarks.weak_additions import WEAK_ADDITION, weak_additions
 from benchmarks.workbench import Workbench, workbench
 from demo.questions import ADDITION, SUBTRACTION, Question, additions, subtractions
+from server.adaptation.sampler import Policy
+from server.adaptation.stopping import Measured, plateau
 from server.adaptation.trainer import TrainerProcess
 
 FOLDER = ROOT / "var" / "bench" / "estimators"
-NUM_TRAFFIC = 64  # few enough that a wrong label is met again and again
+NUM_TRAFFIC = 128  # of which the first are measured before and after
+NUM_MEASURED = 64
 NUM_HELD_OUT = 96
 CURVE_HELD_OUT, CURVE_SAMPLES, CURVE_EVERY = 64, 8, 5
 SETTLED = 0.85  # held-out pass@1 from which on it is looked at more rarely
@@ -66,8 +69,8 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
     lane = Lane(bench, trainer, name, FOLDER / name)
     shutil.rmtree(lane.folder, ignore_errors=True)
     questions = traffic(arm.kind, seed)
-    fresh = held_out(arm.kind)
-    before = await _measured(lane, bench, arm, seed, questions, fresh)
+    measured, fresh = questions[:NUM_MEASURED], held_out(arm.kind)
+    before = await _measured(lane, bench, arm, seed, measured, fresh)
     learning = Learning(lane, arm, questions, seed)
     await learning.begin()
     curve: list[dict[str, float]] = []
@@ -85,9 +88,10 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
         totals = {"step": step, "tokens": learning.num_tokens, "rollouts": learning.num_rollouts}
         curve.append(totals | {"seconds": learning.seconds} | metrics)
         _forget(lane.folder, step - 1)
+    learned = await _settled(lane, arm, curve) if arm.average else learning.policy
     after = {
-        "held_out": await lane.answers(learning.policy, arm, fresh, SAMPLES, "after"),
-        "traffic": await lane.answers(learning.policy, arm, questions, SAMPLES, "traffic after"),
+        "held_out": await lane.answers(learned, arm, fresh, SAMPLES, "after"),
+        "traffic": await lane.answers(learned, arm, measured, SAMPLES, "traffic after"),
     }
     cell = {
         "arm": arm.name,
@@ -98,6 +102,13 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
         "curve": curve,
     }
     cell_path(arm.name, seed).write_text(json.dumps(cell))
+
+
+async def _settled(lane: Lane, arm: Arm, curve: Sequence[Mapping[str, float]]) -> Policy:
+    """As a cycle does (server.adaptation.settling), but of the steps that were kept."""
+    good = plateau([Measured(int(point["step"]) - 1, point) for point in curve])
+    kept = sorted(int(place.name[1:]) for place in lane.folder.glob("s*"))
+    return await lane.mean_of(arm, [step for step in kept if step in good or step == kept[-1]])
 
 
 async def _measured(

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from adapters.answers import extract
-from adapters.batch import Open, Opened, Save, Saved, Step, Stepped, TrainSample
+from adapters.batch import Average, Open, Opened, Save, Saved, Step, Stepped, TrainSample
 from adapters.credit import Credit, assign_credit
 from adapters.estimators import Ballot, Estimate, Steady
 from adapters.quality import Answered
@@ -125,6 +125,14 @@ class Lane:
                 classes, written, group.samples, strict=True
             )
         ]
+
+    async def mean_of(self, arm: Arm, steps: Sequence[int]) -> Policy:
+        """The mean of the weights of these steps, which are still in the folder, loaded."""
+        kept = [str(self.folder / f"s{step}") for step in steps]
+        made = Policy(f"{self.name}-mean", str(self.folder / "mean"))
+        await self.trainer.ask(Average(arm.config, kept, made.path), Saved)
+        await self.bench.sampler.load(made)
+        return made
 
     async def answers(
         self, policy: Policy, arm: Arm, questions: Sequence[Question], n: int, occasion: str

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from adapters.batch import (
+    Average,
     Close,
     Closed,
     Failed,
@@ -27,6 +28,7 @@ from adapters.batch import (
     Tokenize,
     Tokenized,
 )
+from adapters.training.averaging import average
 from adapters.training.base_model import BaseModel
 from adapters.training.policy import Policy
 from adapters.training.update import score, update
@@ -84,6 +86,11 @@ class Trainer:
                 return update(self._policy, samples)
             case Save(adapter_dir, state_dir):
                 files = self._policy.save(Path(adapter_dir), _path(state_dir))
+                return Saved([str(file) for file in files])
+            case Average(config, adapter_dirs, adapter_dir):
+                files = average(
+                    self._base, config, list(map(Path, adapter_dirs)), Path(adapter_dir)
+                )
                 return Saved([str(file) for file in files])
             case Score():
                 return Scored(self._score(request))

@@ -10,8 +10,9 @@ which is GRPO (arXiv 2402.03300) without the division by the deviation (Dr. GRPO
 one update for each batch of samples, so sampling stays on-policy. The vote is the harmonic one over
 several phrasings of the prompt (Self-Harmony, arXiv 2511.01191; see adapters.vote). Our deviations:
 the weights are a LoRA adapter, groups that do not agree are not learned from, a correct answer that
-somebody told is the label in the place of the vote's, and what was learned goes live only after it
-has proved itself on prompts that were never trained on (adapters.gate).
+somebody told is the label in the place of the vote's, the result is the mean of the weights of the
+last good steps (server.adaptation.settling), and what was learned goes live only after it has
+proved itself on prompts that were never trained on (adapters.gate).
 
 Each function here first looks whether its result was stored by an earlier claim of the same cycle;
 server.adaptation.run lists every point at which a crash may come, and who goes on from there.
@@ -29,10 +30,11 @@ from server.adaptation.promotion import go_live, publish
 from server.adaptation.run import Run
 from server.adaptation.sampling import sample_step
 from server.adaptation.selection import select_prompts
+from server.adaptation.settling import settle
 
 
 async def run_cycle(run: Run) -> Ending:
-    """Select, measure, learn step by step, measure again, and go live if it is better.
+    """Select, measure, learn step by step, settle, measure again, and go live if it is better.
 
     Raises:
         CycleError: it was cancelled, lost its lease, or cannot go on.
@@ -54,10 +56,11 @@ async def run_cycle(run: Run) -> Ending:
 
     if progress.checkpoint.step == 0:
         return Ending(CycleStatus.REJECTED, await no_signal(run, progress))
-    candidate = await measure_candidate(run, progress.checkpoint, selection.probe, baseline)
+    learned = await settle(run, progress)
+    candidate = await measure_candidate(run, learned, selection.probe, baseline)
     verdict = await decide_and_store(run, candidate, baseline, progress.remarks)
     if not verdict.promote:
         return Ending(CycleStatus.REJECTED, verdict.reasons)
     asked = (*selection.probe, *selection.prompts)
-    version = await publish(run, progress.checkpoint, asked, candidate, baseline)
+    version = await publish(run, learned, asked, candidate, baseline)
     return await go_live(run, version)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import structlog
 
 from adapters.batch import (
+    Average,
     Close,
     Closed,
     LearnerConfig,
@@ -77,6 +78,21 @@ class Learner:
             return stepped
 
         return await self._redoing(attempt)
+
+    async def average(self, checkpoints: Sequence[Checkpoint], made: Checkpoint) -> None:
+        """Write the mean of the checkpoints' weights to `made`; its directory is there when this
+        returns.
+
+        Raises:
+            TrainerFailed: as for `update`.
+        """
+        folders = [str(checkpoint.adapter_dir) for checkpoint in checkpoints]
+        request = Average(self._config, folders, str(made.adapter_dir))
+
+        async def attempt() -> Saved:
+            return await self._trainer.ask(request, Saved)
+
+        await self._redoing(attempt)
 
     async def score(self, checkpoint: Checkpoint, samples: Sequence[TrainSample]) -> Scores:
         """What the checkpoint's weights, and the base model, think of completions.

@@ -10,6 +10,7 @@ A crash may come between any two of these; what is stored when, and who goes on 
 | after the update, before its row | directories that no row names | redoes the step elsewhere |
 | after the row | the step with its groups | goes on behind it; the engine loads on demand |
 | after an early stop | all steps | stops again, with the same best step |
+| while weights are averaged | all steps | averages again, elsewhere |
 | while the candidate is evaluated | all steps | evaluates again |
 | after the verdict, before publication | decision, reports | publishes, or ends as rejected |
 | after the directory, before its row | a directory that no row names | publishes it again |

@@ -13,8 +13,12 @@ is taken up after a crash comes to the same decision from the stored steps:
   views) was not better than the best so far.
 
 What a step measures are the weights that it *sampled from*, those of the step before. The best
-step is the one whose samples agreed best, averaged over `WINDOW` steps, before anything was wrong.
-A high agreement is no proof, collapsed policies agree too: the gate decides, as always.
+step is the one whose samples agreed best, averaged over `WINDOW` steps, before anything was wrong;
+where views agree alike, as they soon do, the one with the highest majority ratio. A high agreement
+is no proof, collapsed policies agree too: the gate decides, as always.
+
+A cycle to whose end nothing was wrong does not go on with one step's weights, but with the mean of
+those that were as good as the best (`plateau`, adapters.training.averaging).
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from ttrl_client.types import StopRules
 
 WINDOW = 3  # steps that are averaged
 NUM_ERRORS = 3  # standard errors that a fall must exceed
+TOLERANCE = 0.03  # in the majority ratio, for a step to be as good as the best
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +50,29 @@ class EarlyStop:
 
     reason: str
     best_step: int
+    is_harm: bool = True  # False: there is only nothing more to learn
 
 
 def early_stop(steps: Sequence[Measured], rules: StopRules) -> EarlyStop | None:
     """Whether to stop after these steps; None: go on."""
     if not rules.enabled or not steps:
         return None
-    found = _collapse(steps, rules) or _drift(steps, rules) or _no_progress(steps, rules)
+    harm = _collapse(steps, rules) or _drift(steps, rules)
+    found = harm or _no_progress(steps, rules)
     if found is None:
         return None
     reason, num_suspect = found
     best = _best_step(steps[: len(steps) - num_suspect])
     kept = f"step {best} goes on" if best else "no step goes on"
-    return EarlyStop(f"stopped: {reason} after step {len(steps)}; {kept}", best)
+    told = f"stopped: {reason} after step {len(steps)}; {kept}"
+    return EarlyStop(told, best, is_harm=harm is not None)
+
+
+def plateau(steps: Sequence[Measured]) -> set[int]:
+    """The steps whose weights were as good as the best, to `TOLERANCE`, without the incumbent's."""
+    ratio = _over_window(steps, "majority_ratio")
+    least = max(ratio.values(), default=0.0) - TOLERANCE
+    return {steps[at].sampled_from for at, value in ratio.items() if value >= least} - {0}
 
 
 _Found = tuple[str, int]  # the reason, and how many of the last steps are not to be trusted
@@ -110,12 +125,20 @@ def _best_step(steps: Sequence[Measured]) -> int:
     return steps[max(agreement, key=lambda at: (agreement[at], -at))].sampled_from
 
 
-def _agreement(steps: Sequence[Measured]) -> dict[int, float]:
-    """By position: the mean agreement of a step and those before it, `WINDOW` in all. The first
-    ones are left out where there are more: a mean over fewer steps wins by luck too often.
+def _agreement(steps: Sequence[Measured]) -> dict[int, tuple[float, float]]:
+    """By position: how well the views agreed, and then the votes; of the votes twice, where no
+    prompt has views.
     """
     with_views = any("view_agreement" in step.metrics for step in steps)
-    name = "view_agreement" if with_views else "majority_ratio"
+    ratios = _over_window(steps, "majority_ratio")
+    views = _over_window(steps, "view_agreement") if with_views else ratios
+    return {at: (agreement, ratios.get(at, 0.0)) for at, agreement in views.items()}
+
+
+def _over_window(steps: Sequence[Measured], name: str) -> dict[int, float]:
+    """By position: the mean of a measure of a step and those before it, `WINDOW` in all. The first
+    ones are left out where there are more: a mean over fewer steps wins by luck too often.
+    """
     known = {at: step.metrics[name] for at, step in enumerate(steps) if name in step.metrics}
     means: dict[int, float] = {}
     for at in known:

@@ -35,6 +35,7 @@ PAPER: dict[str, Any] = {
     "tis_cap": None,
     "kl_coef": 0.001,
     "stop": {"enabled": False},
+    "average": False,
     "use_feedback": False,
 }
 
@@ -231,6 +232,11 @@ class Learning(WireInput):
         default=0.0, ge=0, description="Weight of the k3 penalty towards the base model."
     )
     stop: StopRules = Field(default=StopRules(), description="When to stop early.")
+    average: bool = Field(
+        default=True,
+        description="The candidate is the mean of the weights of the steps that were as good as "
+        "the best one. False: those of the last step.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -95,6 +95,10 @@ class FakeTrainer:
                 assert state_dir is not None
                 Path(state_dir).mkdir(parents=True, exist_ok=True)
                 return batch.Saved([adapter_dir])
+            case batch.Average(_, adapter_dirs, adapter_dir):
+                skills = [read_skill(Path(folder)) for folder in adapter_dirs]
+                write_adapter(Path(adapter_dir), sum(skills) / len(skills))
+                return batch.Saved([adapter_dir])
             case batch.Score(samples, policy):
                 shift = self.base_shift if policy == "base" else 0.0
                 return batch.Scored(
