@@ -28,6 +28,11 @@ from adapters.answers.worker import JUDGE, JudgeFailed, Worker, entry_point_comm
 MAX_COMPARISONS = 64  # by the judge, in one call
 CACHE_SIZE = 65_536  # pairs whose verdict is remembered
 
+DEFECTS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+"""What code for hostile text raises where it has a defect. Nothing here does so on purpose, but a
+text of a user's or a model's must not end what goes on around it: who must go on catches these.
+"""
+
 
 class Equivalence:
     """Finds answers and equal answers. Holds the processes for it, which start when first needed.
