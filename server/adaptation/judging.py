@@ -202,13 +202,12 @@ def _consider(
     truth: str | None,
     seed: int,
 ) -> _Considered:
-    learning = settings.learning
-    before = next((visit.label for visit in reversed(visits) if visit.label is not None), None)
-    known = [answer for answer in (truth, before) if answer is not None]
+    learning, spec = settings.learning, spec_of(settings)
     try:
-        ballots = ballots_of(
-            group, judge, spec_of(settings), strictly=reads_strictly(settings), known=known
-        )
+        visits = _renamed(visits, judge, spec, truth)
+        before = next((visit.label for visit in reversed(visits) if visit.label is not None), None)
+        known = [answer for answer in (truth, before) if answer is not None]
+        ballots = ballots_of(group, judge, spec, strictly=reads_strictly(settings), known=known)
     except DEFECTS:  # one prompt's answers must not end the cycle, and every later one
         logger.exception("answers not compared", fingerprint=group.prompt.fingerprint)
         return _unjudged(group, truth)
@@ -225,6 +224,21 @@ def _consider(
             estimator = Steady(estimator, before)
         estimate = estimator(ballots)
     return _Considered(ballots, estimate, plain.vote.label, truth, is_told)
+
+
+def _renamed(
+    visits: Sequence[Visit], judge: Judge, spec: AnswerSpec, truth: str | None
+) -> list[Visit]:
+    """The visits with one name for labels that are equal: the truth's, if they equal it. They were
+    named before it was known, or without knowing of each other.
+    """
+    known = [] if truth is None else [truth]
+    names = judge.classes([visit.label for visit in visits], spec, known=known)
+    return [
+        # A label that is none of the kind any more, since the tenant chose another, is kept.
+        replace(visit, label=visit.label if name is None else name)
+        for visit, name in zip(visits, names, strict=True)
+    ]
 
 
 def _unjudged(group: SampledGroup, truth: str | None) -> _Considered:

@@ -107,6 +107,13 @@ def test_a_known_representative_keeps_its_name(equivalence: Equivalence) -> None
     assert equivalence.classes([other, other], "math", known=[known]) == [known, known]
 
 
+@pytest.mark.parametrize("known", [SAME, SAME[::-1]])
+def test_the_first_of_equal_known_representatives_names_their_class(
+    equivalence: Equivalence, known: tuple[str, str]
+) -> None:
+    assert equivalence.classes([*SAME, "7"], "math", known=known) == [known[0], known[0], "7"]
+
+
 def test_what_is_no_answer_of_the_kind_is_none(equivalence: Equivalence) -> None:
     assert equivalence.classes([None, "...", "x", "3"], "number") == [None, None, None, "3"]
     assert equivalence.classes([], "math") == []

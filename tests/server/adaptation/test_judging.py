@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -108,7 +108,7 @@ class Broken(Equivalence):
         answers: Sequence[str | None],
         spec: AnswerSpec | AnswerKind,
         *,
-        known: Iterable[str] = (),
+        known: Sequence[str] = (),
     ) -> list[str | None]:
         if "666" in answers:
             raise OverflowError("absolute value too large")
@@ -187,6 +187,30 @@ def test_answers_equal_to_the_truth_are_right_in_any_spelling(judge: Equivalence
     (truth,) = judge.classes([r"\frac{1}{\sqrt{3}}"], "math")
     found = judged(judge, group(*texts), truth=truth)
     assert [sample.reward for sample in found.samples] == [1.0, 0.0, 1.0]
+
+
+THIRD = (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}")
+
+
+@pytest.mark.parametrize(("truth", "before"), [THIRD, THIRD[::-1]])
+def test_a_truth_names_answers_that_earlier_visits_spelt_otherwise(
+    judge: Equivalence, truth: str, before: str
+) -> None:
+    texts = [rf"\boxed{{{answer}}}" for answer in (truth, before, "0")]
+    found = judged(judge, group(*texts), [Visit(before, 0.9)], truth=truth)
+    assert [sample.reward for sample in found.samples] == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("truth", "before"), [THIRD, THIRD[::-1]])
+def test_a_label_that_equals_a_truth_in_another_spelling_has_not_turned(
+    judge: Equivalence, truth: str, before: str
+) -> None:
+    texts = [rf"\boxed{{{answer}}}" for answer in (before, before, "0")]
+    visits = [Visit(truth, 0.9), Visit(before, 0.9)]
+    found = judged(judge, group(*texts), visits, truth=truth, use_feedback=False, guard=True)
+    assert (found.reason, found.vote.label) == (None, truth)
+    unguarded = judged(judge, group(*texts), visits, truth=truth, use_feedback=False)
+    assert advantages(found) == advantages(unguarded)
 
 
 def test_a_truth_labels_where_the_vote_abstains(judge: Equivalence) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -76,7 +76,7 @@ class Broken(Equivalence):
         answers: Sequence[str | None],
         spec: AnswerSpec | AnswerKind,
         *,
-        known: Iterable[str] = (),
+        known: Sequence[str] = (),
     ) -> list[str | None]:
         if "36" in answers:
             raise KeyError("36")
