@@ -7,8 +7,10 @@ reinforce++   (r_i - mean(r)) / (std over the batch + 1e-6)          REINFORCE++
 
 Division by a group's own deviation weighs questions by their difficulty, which is why it is not the
 default. The mean is over all rewarded samples of a group, also those that are not trained on. A
-group without variance has nothing to teach and has no advantages at all (also under reinforce++,
-whose batch mean would give it some: our deviation, so that it never reaches a forward pass).
+group without variance has nothing to teach and has no advantages at all, so that it never reaches a
+forward pass. Its samples, whose advantages are zero in the papers, count in the deviation over the
+batch all the same: reinforce++ is the paper's variant with the group's mean as the baseline, which
+normalises over all samples (the batch's mean, which it also subtracts, is zero by then).
 """
 
 from __future__ import annotations
@@ -34,8 +36,7 @@ def batch_advantages(
     without variance. Those of a group sum to zero.
     """
     centred = [_centred(rewards) for rewards in groups]
-    everything = [a for group in centred if group for a in group if a is not None]
-    spread = _deviation(everything) if kind == "reinforce++" else 0.0
+    spread = _spread(groups, centred) if kind == "reinforce++" else 0.0
     return [group and _scaled(group, kind, spread) for group in centred]
 
 
@@ -45,6 +46,13 @@ def _centred(rewards: Rewards) -> list[float | None] | None:
         return None
     mean = fsum(known) / len(known)
     return [None if reward is None else reward - mean for reward in rewards]
+
+
+def _spread(groups: Sequence[Rewards], centred: Sequence[list[float | None] | None]) -> float:
+    """The deviation of all rewarded samples of a batch, each from its group's mean."""
+    distances = [a for group in centred if group for a in group if a is not None]
+    num_rewarded = sum(reward is not None for rewards in groups for reward in rewards)
+    return _deviation([*distances, *[0.0] * (num_rewarded - len(distances))])
 
 
 def _scaled(group: list[float | None], kind: AdvantageKind, spread: float) -> list[float | None]:

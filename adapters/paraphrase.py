@@ -21,12 +21,15 @@ MAX_QUESTION = 8192  # characters; a longer one is not reworded
 MAX_GROWTH = 4  # times as long as the question
 
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+# Where the two marks of a pair differ, no pattern runs past another opening one: it would look
+# through the rest of the text from each of them.
 _LITERAL = re.compile(
     r"""
-      \$\$.+?\$\$ | \$[^$\n]+\$ | \\\(.+?\\\) | \\\[.+?\\\]      # LaTeX between marks
+      \$\$.+?\$\$ | \$[^$\n]+\$                                 # LaTeX between marks
+    | \\\((?:(?!\\[()]).)+\\\) | \\\[(?:(?!\\[\[\]]).)+\\\]
     | \\[A-Za-z]+(?:\{[^{}]*\})*                                # and without: \frac{1}{2}
     | ```.+?``` | `[^`\n]+`                                     # code
-    | "[^"\n]+" | “[^”\n]+” | «[^»\n]+» | (?<!\w)'[^'\n]+'(?!\w)  # quotations
+    | "[^"\n]+" | “[^“”\n]+” | «[^«»\n]+» | (?<!\w)'[^'\n]+'(?!\w)  # quotations
     """,
     re.VERBOSE | re.DOTALL,
 )

@@ -4,8 +4,8 @@ Everything here reads text that a model wrote, so it is hostile: inputs are boun
 and what may hang (math-verify, on sympy) runs in processes that are killed at a deadline.
 """
 
-from adapters.answers.equivalence import Equivalence
+from adapters.answers.equivalence import DEFECTS, Equivalence
 from adapters.answers.extraction import extract
 from adapters.answers.spec import AnswerKind, AnswerSpec
 
-__all__ = ["AnswerKind", "AnswerSpec", "Equivalence", "extract"]
+__all__ = ["DEFECTS", "AnswerKind", "AnswerSpec", "Equivalence", "extract"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from queue import LifoQueue
 from threading import Lock
@@ -27,6 +27,11 @@ from adapters.answers.worker import JUDGE, JudgeFailed, Worker, entry_point_comm
 
 MAX_COMPARISONS = 64  # by the judge, in one call
 CACHE_SIZE = 65_536  # pairs whose verdict is remembered
+
+DEFECTS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+"""What code for hostile text raises where it has a defect. Nothing here does so on purpose, but a
+text of a user's or a model's must not end what goes on around it: who must go on catches these.
+"""
 
 
 class Equivalence:
@@ -133,7 +138,7 @@ class Equivalence:
         answers: Sequence[str | None],
         spec: AnswerSpec | AnswerKind,
         *,
-        known: Iterable[str] = (),
+        known: Sequence[str] = (),
     ) -> list[str | None]:
         """The representative of each answer's class, aligned with `answers`.
 
@@ -145,7 +150,8 @@ class Equivalence:
             answers: as `extract` returned them.
             spec: how they are read; a kind that needs no options may stand for itself.
             known: representatives of an earlier call. A class that equals one of them keeps its
-                name, which makes the results of two calls comparable.
+                name, the first where it equals several, which makes the results of two calls
+                comparable.
 
         Raises:
             RuntimeError: it is closed.
@@ -156,9 +162,8 @@ class Equivalence:
         spec = as_spec(spec)
         keys = [None if answer is None else canonical(answer, spec) for answer in answers]
         counts = Counter(key for key in keys if key is not None)
-        names = sorted(set(known))
         order = sorted(counts, key=lambda key: (-counts[key], key))
-        representative = self._cluster([*names, *order], algebra=spec.has_algebra)
+        representative = self._cluster([*known, *order], algebra=spec.has_algebra)
         return [None if key is None else representative[key] for key in keys]
 
     def _cluster(self, keys: Sequence[str], *, algebra: bool) -> dict[str, str]:

@@ -22,6 +22,7 @@ MAX_DEPTH = 40
 POINTS = 3
 CLOSE = 1e-11  # relative
 APART = 1e-6  # relative; between the two nothing is settled
+HUGE = 1e290  # not evaluated any further: differences and ratios of smaller values never overflow
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<command>\\[a-zA-Z]+)|(?P<letter>[a-zA-Z])"
@@ -52,7 +53,9 @@ class _Unclear(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """A formula's values at the sample points; of an equation those of left - right."""
+    """A formula's values at the sample points, all below `HUGE`; of an equation those of
+    left - right.
+    """
 
     at: tuple[complex, ...]
     is_equation: bool
@@ -126,7 +129,7 @@ class _Reader:
             value -= self._sum()
         if self._at < len(self._tokens):
             raise _Unclear
-        if not cmath.isfinite(value):
+        if not abs(value) < HUGE:  # nor is what is infinite or not a number
             raise OverflowError
         return value
 
@@ -141,10 +144,13 @@ class _Reader:
         self._at += 1
         return token
 
-    def _sum(self) -> complex:
+    def _descend(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise _Unclear
+
+    def _sum(self) -> complex:
+        self._descend()
         value = self._product()
         while self._next() in ("+", "-"):
             sign = 1 if self._take() == "+" else -1
@@ -270,6 +276,7 @@ class _Reader:
 
     def _argument(self, function: Callable[[complex], complex]) -> complex:
         r"""The argument of `\sin`: one bracket, or one factor; more of them could mean either."""
+        self._descend()
         power = 1 + 0j
         if self._next() == "^":
             self._take()
@@ -280,6 +287,7 @@ class _Reader:
         value = self._atom() if bracketed else self._factors()
         if bracketed and self._next() == "^":
             raise _Unclear
+        self._depth -= 1
         return function(value) ** power
 
     def _factors(self) -> complex:

@@ -1,8 +1,9 @@
 """The label that a text gives, out of a fixed set.
 
 A box or a marked statement decides where it names one label. Otherwise the last label that the text
-mentions counts, as whole words in any case; not one that is denied ("not positive"), nor one of a
-question or of alternatives that were left open ("positive or negative").
+mentions counts, as whole words in any case, with and without the dot of an i; not one that is
+denied ("not positive"), nor one of a question or of alternatives that were left open ("positive or
+negative").
 """
 
 from __future__ import annotations
@@ -40,15 +41,17 @@ def label_answer(text: str, labels: Sequence[str]) -> str | None:
 
 def canonical_label(answer: str, labels: Sequence[str]) -> str | None:
     """The label of the set that the answer is, in any case; None if it is none."""
-    return _by_name(tuple(labels)).get(_folded(answer.strip(" \t\r\n.,;:!*_`\"'“”()[]{}$")))
+    return _named(answer.strip(" \t\r\n.,;:!*_`\"'“”()[]{}$"), tuple(labels))
 
 
 def _last_mentioned(text: str, labels: tuple[str, ...], *, alone: bool) -> str | None:
     """The last label that is affirmed; `alone`: only if no other one is."""
     affirmed: list[tuple[str, int, int]] = []
     for match in _pattern(labels).finditer(text):
-        if not _DENIED.search(text, max(0, match.start() - _BEFORE), match.start()):
-            affirmed.append((_by_name(labels)[_folded(match[0])], match.start(), match.end()))
+        label = _named(match[0], labels)
+        denied = _DENIED.search(text, max(0, match.start() - _BEFORE), match.start())
+        if label is not None and not denied:
+            affirmed.append((label, match.start(), match.end()))
     if not affirmed or (alone and len({name for name, _, _ in affirmed}) > 1):
         return None
     name, start, end = affirmed[-1]
@@ -69,10 +72,22 @@ def _pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?!\w)", re.IGNORECASE)
 
 
+def _named(mention: str, labels: tuple[str, ...]) -> str | None:
+    names, folded = _by_name(labels), _folded(mention)
+    return names.get(folded) or names.get(_undotted(folded))
+
+
 @lru_cache(maxsize=256)
 def _by_name(labels: tuple[str, ...]) -> dict[str, str]:
-    return {_folded(label): label for label in reversed(labels)}
+    """The labels by what they are folded to; those that differ by a dot alone stay apart."""
+    folded = {_folded(label): label for label in reversed(labels)}
+    return {_undotted(name): label for name, label in folded.items()} | folded
 
 
 def _folded(label: str) -> str:
     return re.sub(r"[\s_-]+", " ", label).casefold()
+
+
+def _undotted(folded: str) -> str:
+    """With one i for all four: `re.IGNORECASE` takes them for each other, `casefold` does not."""
+    return folded.replace("i\u0307", "i").replace("ı", "i")

@@ -137,7 +137,7 @@ def _probe_samples(
     answered: dict[str, list[ProbeSample]] = {}
     for group in groups:
         fingerprint = group.prompt.fingerprint
-        names = (labels.get(fingerprint), truths.get(fingerprint))
+        names = (truths.get(fingerprint), labels.get(fingerprint))
         answers = answer_classes(
             group.samples,
             run.tools.judge,

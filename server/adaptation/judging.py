@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 from random import Random
 from types import MappingProxyType
 from typing import Literal
 
+import structlog
 from ttrl_client.types import TenantSettings
 
-from adapters.answers import AnswerSpec
+from adapters.answers import DEFECTS, AnswerSpec
 from adapters.answers.strict import READ_STRICTLY, strict_answer
 from adapters.answers.worker import JudgeFailed
 from adapters.batch import TrainSample
@@ -27,7 +28,8 @@ from adapters.estimators import (
     make_estimator,
     told,
 )
-from adapters.vote import Vote
+from adapters.estimators.ballots import no_signal
+from adapters.vote import Vote, majority
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.run import Run
 from server.adaptation.tools import Judge
@@ -36,8 +38,11 @@ from server.db import steps
 from server.db.steps import GroupRecord, RolloutRecord
 from server.errors import CycleError
 
+logger = structlog.get_logger(__name__)
+
 REFUSED = "refused"
 UNANIMOUS = "unanimous"
+UNJUDGED = "unjudged"
 
 LabelSource = Literal["vote", "feedback"]
 
@@ -197,12 +202,15 @@ def _consider(
     truth: str | None,
     seed: int,
 ) -> _Considered:
-    learning = settings.learning
-    before = next((visit.label for visit in reversed(visits) if visit.label is not None), None)
-    known = [answer for answer in (truth, before) if answer is not None]
-    ballots = ballots_of(
-        group, judge, spec_of(settings), strictly=reads_strictly(settings), known=known
-    )
+    learning, spec = settings.learning, spec_of(settings)
+    try:
+        visits = _renamed(visits, judge, spec, truth)
+        before = next((visit.label for visit in reversed(visits) if visit.label is not None), None)
+        known = [answer for answer in (truth, before) if answer is not None]
+        ballots = ballots_of(group, judge, spec, strictly=reads_strictly(settings), known=known)
+    except DEFECTS:  # one prompt's answers must not end the cycle, and every later one
+        logger.exception("answers not compared", fingerprint=group.prompt.fingerprint)
+        return _unjudged(group, truth)
     estimator = make_estimator(learning.estimator, Options(min_answers=learning.min_answers))
     plain = estimate = estimator(ballots)
     is_told = truth is not None and learning.use_feedback
@@ -216,6 +224,27 @@ def _consider(
             estimator = Steady(estimator, before)
         estimate = estimator(ballots)
     return _Considered(ballots, estimate, plain.vote.label, truth, is_told)
+
+
+def _renamed(
+    visits: Sequence[Visit], judge: Judge, spec: AnswerSpec, truth: str | None
+) -> list[Visit]:
+    """The visits with one name for labels that are equal: the truth's, if they equal it. They were
+    named before it was known, or without knowing of each other.
+    """
+    known = [] if truth is None else [truth]
+    names = judge.classes([visit.label for visit in visits], spec, known=known)
+    return [
+        # A label that is none of the kind any more, since the tenant chose another, is kept.
+        replace(visit, label=visit.label if name is None else name)
+        for visit, name in zip(visits, names, strict=True)
+    ]
+
+
+def _unjudged(group: SampledGroup, truth: str | None) -> _Considered:
+    ballots = [Ballot(None, rewarded=False) for _ in group.samples]
+    vote = replace(majority([None] * len(ballots), min_answers=1), reason=UNJUDGED)
+    return _Considered(ballots, no_signal(vote, ballots), None, truth, is_told=False)
 
 
 def _judged(group: SampledGroup, considered: _Considered, credit: Credit) -> JudgedGroup:
@@ -311,8 +340,14 @@ def _extract(
 def answer_classes(
     samples: Sequence[Sample], judge: Judge, spec: AnswerSpec, *, known: Sequence[str] = ()
 ) -> list[str | None]:
-    """The class of each sample's answer. Blocking."""
-    return judge.classes(written_answers(samples, judge, spec), spec, known=known)
+    """The class of each sample's answer; answers that a defect keeps from being compared are none.
+    Blocking.
+    """
+    try:
+        return judge.classes(written_answers(samples, judge, spec), spec, known=known)
+    except DEFECTS:
+        logger.exception("answers not compared")
+        return [None] * len(samples)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -15,6 +15,7 @@ from adapters.batch import (
     LearnerConfig,
     Open,
     Opened,
+    Request,
     Save,
     Saved,
     Score,
@@ -24,7 +25,7 @@ from adapters.batch import (
     TrainSample,
 )
 from server.adaptation.sampler import Policy
-from server.adaptation.tools import Trainer
+from server.adaptation.tools import Reply, Trainer
 from server.errors import TrainerFailed
 
 logger = structlog.get_logger(__name__)
@@ -72,8 +73,8 @@ class Learner:
         async def attempt() -> Stepped:
             await self._open(checkpoint)
             self._opened = None  # between two checkpoints, until the weights are saved
-            stepped = await self._trainer.ask(Step(list(samples)), Stepped)
-            await self._trainer.ask(Save(str(made.adapter_dir), made.state_dir), Saved)
+            stepped = await self._ask(Step(list(samples)), Stepped)
+            await self._ask(Save(str(made.adapter_dir), made.state_dir), Saved)
             self._opened = made
             return stepped
 
@@ -122,19 +123,25 @@ class Learner:
     async def _open(self, checkpoint: Checkpoint) -> None:
         if self._opened != checkpoint:
             request = Open(self._config, checkpoint.adapter_dir, checkpoint.state_dir)
-            await self._trainer.ask(request, Opened)
+            await self._ask(request, Opened)
             self._opened = checkpoint
+
+    async def _ask(self, request: Request, expect: type[Reply]) -> Reply:
+        # A request that fails or is cancelled ends the trainer, and with it what it has open.
+        opened, self._opened = self._opened, None
+        reply = await self._trainer.ask(request, expect)
+        self._opened = opened
+        return reply
 
     async def _score(self, samples: Sequence[TrainSample], policy: str) -> list[list[float]]:
         request = Score(list(samples), policy, self._config.temperature)
-        return (await self._trainer.ask(request, Scored)).logprobs
+        return (await self._ask(request, Scored)).logprobs
 
     async def _redoing(self, attempt: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 return await attempt()
             except TrainerFailed as error:
-                self._opened = None
                 self._redone += 1
                 if self._redone > MAX_REDOES:
                     raise

@@ -102,5 +102,9 @@ async def _reword(run: Run, seats: Seats, prompt: Prompt) -> tuple[str, ...]:
         logger.info("not reworded", cycle_id=run.lease.cycle_id, error=error.message)
         return ()
     whole = [completion.text for completion in written if completion.finish_reason == "stop"]
-    kept = [text for text in (accept(question, text) for text in whole) if text is not None]
+    return await asyncio.to_thread(_accepted, question, whole)
+
+
+def _accepted(question: str, written: Sequence[str]) -> tuple[str, ...]:
+    kept = [text for text in (accept(question, text) for text in written) if text is not None]
     return tuple(dict.fromkeys(kept))

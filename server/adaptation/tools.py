@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -49,9 +49,10 @@ class Judge(Protocol):
         answers: Sequence[str | None],
         spec: AnswerSpec | AnswerKind,
         *,
-        known: Iterable[str] = (),
+        known: Sequence[str] = (),
     ) -> list[str | None]:
-        """Each answer's class representative; `known` representatives are kept."""
+        """Each answer's class representative; `known` representatives are kept, the
+        first of equal ones."""
         ...
 
 

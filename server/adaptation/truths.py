@@ -17,9 +17,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
 from ttrl_client.types import TenantSettings
 
-from adapters.answers import AnswerSpec
+from adapters.answers import DEFECTS, AnswerSpec
 from adapters.answers.extraction import storable
 from adapters.answers.worker import JudgeFailed
 from adapters.views import View
@@ -30,6 +31,8 @@ from server.answers import spec_of
 from server.db import feedback
 from server.db.feedback import Told
 from server.errors import CycleError
+
+logger = structlog.get_logger(__name__)
 
 MAX_FEEDBACK = 20_000  # newest feedbacks that are looked at
 MAX_TEXTS = 8  # different ones of one prompt that are compared
@@ -94,7 +97,7 @@ def settle(told: Mapping[str, Sequence[Told]], judge: Judge, spec: AnswerSpec) -
     answers: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for fingerprint, texts in told.items():
-        classes = set(judge.classes(_read(texts, judge, spec), spec)) - {None}
+        classes = _classes(texts, judge, spec)
         if len(classes) > 1:
             counts["conflicting_truths"] += 1
         elif (answer := next(iter(classes), None)) is not None:
@@ -102,6 +105,15 @@ def settle(told: Mapping[str, Sequence[Told]], judge: Judge, spec: AnswerSpec) -
         else:
             counts["unreadable_truths"] += 1
     return Truths(answers, counts)
+
+
+def _classes(texts: Sequence[Told], judge: Judge, spec: AnswerSpec) -> set[str]:
+    try:
+        found = judge.classes(_read(texts, judge, spec), spec)
+    except DEFECTS:
+        logger.exception("feedback not compared")
+        return set()
+    return {answer for answer in found if answer is not None}
 
 
 def _read(texts: Sequence[Told], judge: Judge, spec: AnswerSpec) -> list[str | None]:

@@ -188,4 +188,4 @@ def _class_of_truth(
     text = truth if isinstance(truth, str) else msgspec.json.encode(truth).decode()
     if rules.spec.has_algebra and ("####" in text or "boxed{" in text):
         text = extract(text, rules.spec)
-    return judge.classes([text], rules.spec, known={c for c in classes if c is not None})[0]
+    return judge.classes([text], rules.spec, known=[c for c in classes if c is not None])[0]

@@ -38,12 +38,13 @@ def test_rloo_is_the_distance_to_the_mean_of_the_others() -> None:
     assert advantages([1.0, 0.0, 0.5], "rloo") == pytest.approx([0.75, -0.75, 0.0])
 
 
-def test_reinforce_divides_by_the_deviation_of_the_batch() -> None:
-    found = batch_advantages([[1.0, 0.0], [3.0, -1.0], [5.0, 5.0]], "reinforce++")
-    spread = sqrt((0.25 * 2 + 4 * 2) / 3) + 1e-6
+def test_reinforce_divides_by_the_deviation_of_all_rewarded_samples_of_the_batch() -> None:
+    groups = [[1.0, 0.0], [3.0, -1.0], [5.0, 5.0], [None, None]]
+    found = batch_advantages(groups, "reinforce++")
+    spread = sqrt((0.25 * 2 + 4 * 2) / 5) + 1e-6
     assert found[0] == pytest.approx([0.5 / spread, -0.5 / spread])
     assert found[1] == pytest.approx([2 / spread, -2 / spread])
-    assert found[2] is None
+    assert found[2] is found[3] is None
 
 
 @given(GROUP, st.sampled_from(KINDS))

@@ -17,10 +17,39 @@ CHOICE = "Which is a fruit?\nA) apple\nB) stone"
         ('Who said "to be"?', 'Whose words are "to be"?'),
         ("Was gibt `f(x)` aus?", "Nenne die Ausgabe von `f(x)`."),
         (CHOICE, "Pick the fruit:\nA) apple\nB) stone"),
+        (r"Is \[x < y\] or \(x > y\)?", r"Which of \[x < y\] and \(x > y\) is it?"),
+        ("Wer sagte «sein» und “nicht sein”?", "Von wem sind «sein» und “nicht sein”?"),
     ],
 )
 def test_another_wording_with_the_same_things_in_it_is_a_view(question: str, written: str) -> None:
     assert accept(question, written) == written.strip()
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        r"\(",
+        r"\[",
+        r"\( \[ ",
+        r"\a{",
+        "$",
+        "$$ ",
+        "$$$\n",
+        "`",
+        "```",
+        "``` ",
+        '"',
+        "“",
+        "«",
+        "'",
+        " '",
+    ],
+)
+@pytest.mark.timeout(20)
+def test_marks_without_their_other_half_cost_little(mark: str) -> None:
+    question = mark * (400_000 // len(mark))
+    written = f"Please: {question} ?"
+    assert accept(question, written) == written
 
 
 @pytest.mark.parametrize(
@@ -38,6 +67,8 @@ def test_another_wording_with_the_same_things_in_it_is_a_view(question: str, wri
         ("Was gibt `f(x)` aus?", "Was gibt `g(x)` aus?"),
         (CHOICE, "Pick the fruit:\nA) stone\nB) apple"),
         (CHOICE, "Which is a fruit?"),
+        (r"Is \[x < y\] or \(x > y\)?", r"Which of \[x < y\] and \(y < x\) is it?"),
+        ("Wer sagte «sein» und “nicht sein”?", "Von wem sind «Sein» und “nicht sein”?"),
     ],
 )
 def test_what_may_ask_for_something_else_is_dropped(question: str, written: str) -> None:

@@ -81,6 +81,21 @@ def test_different_answers_stay_apart(equivalence: Equivalence, one: str, other:
     assert first != second
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("17*10^{307}(1+i)", "2"),
+        (r"\{x,17*10^{307}(1+i),3\}", r"\{4,17*10^{307}(1-i),x\}"),
+        ("x+y=17*10^{307}(1+i)", "x+y=2"),
+    ],
+)
+def test_values_at_the_edge_of_floats_are_compared_too(
+    equivalence: Equivalence, one: str, other: str
+) -> None:
+    first, second = equivalence.classes([one, other], "auto")
+    assert first != second
+
+
 def test_the_representative_is_the_most_frequent_form(equivalence: Equivalence) -> None:
     often, seldom = SAME
     assert equivalence.classes([seldom, often, often], "math") == [often] * 3
@@ -90,6 +105,13 @@ def test_the_representative_is_the_most_frequent_form(equivalence: Equivalence) 
 def test_a_known_representative_keeps_its_name(equivalence: Equivalence) -> None:
     known, other = SAME
     assert equivalence.classes([other, other], "math", known=[known]) == [known, known]
+
+
+@pytest.mark.parametrize("known", [SAME, SAME[::-1]])
+def test_the_first_of_equal_known_representatives_names_their_class(
+    equivalence: Equivalence, known: tuple[str, str]
+) -> None:
+    assert equivalence.classes([*SAME, "7"], "math", known=known) == [known[0], known[0], "7"]
 
 
 def test_what_is_no_answer_of_the_kind_is_none(equivalence: Equivalence) -> None:

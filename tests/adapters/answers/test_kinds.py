@@ -79,6 +79,24 @@ def test_a_label_is_the_last_one_that_is_affirmed(text: str, label: str | None) 
     assert extract(text, FEELING) == label
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("POSİTİVE", "positive"),
+        ("it is posıtıve", "positive"),
+        (r"so \boxed{HAYIR}", "hayır"),
+        ("Cevap HAYIR", "hayır"),
+        ("hayir", "hayır"),
+        ("SİK", "sik"),
+        ("sık", "sık"),
+    ],
+)
+def test_a_label_is_found_with_and_without_the_dot_of_its_i(text: str, label: str) -> None:
+    spec = AnswerSpec("label", labels=("positive", "hayır", "sık", "sik"))
+    assert extract(text, spec) == label
+    assert canonical(text.split()[-1].removeprefix(r"\boxed"), spec) == label
+
+
 def test_labels_that_hold_marks_are_whole_words() -> None:
     languages = AnswerSpec("label", labels=("C", "C++", "N/A"))
     assert extract("I would write it in c++.", languages) == "C++"

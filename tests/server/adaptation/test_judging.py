@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from ttrl_client.types import TenantSettings
 
-from adapters.answers import Equivalence
+from adapters.answers import AnswerSpec, Equivalence
+from adapters.answers.spec import AnswerKind
 from adapters.estimators import Visit
 from adapters.estimators.steady import FLIPPED
 from server.adaptation.groups import Sample, SampledGroup
-from server.adaptation.judging import REFUSED, UNANIMOUS, JudgedGroup, judge_groups
+from server.adaptation.judging import (
+    REFUSED,
+    UNANIMOUS,
+    UNJUDGED,
+    JudgedGroup,
+    answer_classes,
+    judge_groups,
+)
 from server.adaptation.selection import Prompt
 from server.engine.client import Completion
 
@@ -92,6 +100,37 @@ def test_a_unanimous_group_teaches_nothing(judge: Equivalence) -> None:
     assert found.train_samples() == []
 
 
+class Broken(Equivalence):
+    """Has a defect that the answer 666 meets."""
+
+    def classes(
+        self,
+        answers: Sequence[str | None],
+        spec: AnswerSpec | AnswerKind,
+        *,
+        known: Sequence[str] = (),
+    ) -> list[str | None]:
+        if "666" in answers:
+            raise OverflowError("absolute value too large")
+        return super().classes(answers, spec, known=known)
+
+
+def test_a_group_that_a_defect_keeps_from_being_judged_says_so_and_teaches_nothing() -> None:
+    groups = [group(r"\boxed{666}", r"\boxed{1}"), group(*HALVES)]
+    settings = TenantSettings.model_validate({"answer": "math", "learning": {"min_answers": 1}})
+    with Broken() as broken:
+        one, other = judge_groups(groups, broken, settings, {}, {"f": "3"}, seed=1)
+    assert (one.reason, one.vote.label, one.label_source) == (UNJUDGED, None, None)
+    assert (one.train_samples(), len(one.record().rollouts)) == ([], 2)
+    assert len(other.train_samples()) == len(HALVES)
+
+
+def test_answers_that_a_defect_keeps_from_being_compared_are_none() -> None:
+    with Broken() as broken:
+        samples = group(r"\boxed{666}", r"\boxed{1}").samples
+        assert answer_classes(samples, broken, AnswerSpec("math")) == [None, None]
+
+
 def test_a_refused_prompt_says_so(judge: Equivalence) -> None:
     assert judged(judge, group(refused=True)).reason == REFUSED
 
@@ -148,6 +187,30 @@ def test_answers_equal_to_the_truth_are_right_in_any_spelling(judge: Equivalence
     (truth,) = judge.classes([r"\frac{1}{\sqrt{3}}"], "math")
     found = judged(judge, group(*texts), truth=truth)
     assert [sample.reward for sample in found.samples] == [1.0, 0.0, 1.0]
+
+
+THIRD = (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}")
+
+
+@pytest.mark.parametrize(("truth", "before"), [THIRD, THIRD[::-1]])
+def test_a_truth_names_answers_that_earlier_visits_spelt_otherwise(
+    judge: Equivalence, truth: str, before: str
+) -> None:
+    texts = [rf"\boxed{{{answer}}}" for answer in (truth, before, "0")]
+    found = judged(judge, group(*texts), [Visit(before, 0.9)], truth=truth)
+    assert [sample.reward for sample in found.samples] == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("truth", "before"), [THIRD, THIRD[::-1]])
+def test_a_label_that_equals_a_truth_in_another_spelling_has_not_turned(
+    judge: Equivalence, truth: str, before: str
+) -> None:
+    texts = [rf"\boxed{{{answer}}}" for answer in (before, before, "0")]
+    visits = [Visit(truth, 0.9), Visit(before, 0.9)]
+    found = judged(judge, group(*texts), visits, truth=truth, use_feedback=False, guard=True)
+    assert (found.reason, found.vote.label) == (None, truth)
+    unguarded = judged(judge, group(*texts), visits, truth=truth, use_feedback=False)
+    assert advantages(found) == advantages(unguarded)
 
 
 def test_a_truth_labels_where_the_vote_abstains(judge: Equivalence) -> None:

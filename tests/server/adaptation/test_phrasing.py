@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
+import pytest
 from ttrl_client.types import CycleStatus
 
+from server.adaptation import phrasing
 from tests.fakes.vllm_plan import Ask
 
 from .scene import QUESTIONS, Scene, settings_of
@@ -68,6 +71,23 @@ async def test_the_model_rewords_each_prompt_once_and_keeps_what_counts(scene: S
     assert {body["model"] for body, text in zip(requests, texts, strict=True) if text in asked} == {
         "identity"
     }
+
+
+async def test_rewordings_are_checked_beside_the_event_loop(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def accept(question: str, written: str) -> str | None:
+        threads.append(threading.current_thread())
+        return None
+
+    monkeypatch.setattr(phrasing, "accept", accept)
+    await scene.tenant()
+    rewording(scene, lambda question, _choice: question)
+    await scene.run(settings_of(views=[], paraphrases=2))
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_prompt_that_cannot_be_reworded_is_asked_as_it_is(scene: Scene) -> None:

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from adapters.batch import LearnerConfig, Tokenize, Tokenized, TrainSample
+from adapters.batch import Close, LearnerConfig, Tokenize, Tokenized, TrainSample
 from server.adaptation.learner import Checkpoint, Learner
 from server.adaptation.sampler import Policy
 from server.adaptation.trainer import TrainerProcess, trainer_command
 from server.config import SECRETS, Settings
 from server.errors import TrainerFailed
 from tests.server.engine.processes import environment_of, is_alive, until
+
+from .fake_trainer import FakeTrainer, write_adapter
 
 ROOT = Path(__file__).resolve().parents[3]
 STUB = [sys.executable, "-m", "tests.server.adaptation.stub_trainer"]
@@ -198,3 +200,24 @@ async def test_the_real_one_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     ]
     assert weights[1] == weights[2] != weights[0]
     assert scores.adapter != scores.base
+
+
+@pytest.mark.parametrize("held", [1, 2, 3])
+async def test_a_learner_that_was_interrupted_has_nothing_to_close(
+    tmp_path: Path, held: int
+) -> None:
+    write_adapter(tmp_path, 0.5)
+    fake = FakeTrainer()
+    fake.hold_from = held  # to open, to score with the adapter, to score without it
+    learner = Learner(fake, LearnerConfig())
+    checkpoint = Checkpoint(0, Policy("live", str(tmp_path)), str(tmp_path), None)
+    scoring = asyncio.create_task(learner.score(checkpoint, []))
+    await fake.held.wait()
+    scoring.cancel()
+    await asyncio.gather(scoring, return_exceptions=True)
+    fake.hold_from = None
+    await learner.close()
+    assert fake.count(Close) == 0
+    await learner.score(checkpoint, [])
+    await learner.close()
+    assert fake.count(Close) == 1

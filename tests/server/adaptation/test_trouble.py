@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from ttrl_client.types import CycleStatus
 
 from adapters import batch
+from adapters.answers import AnswerSpec, Equivalence
+from adapters.answers.spec import AnswerKind
 from adapters.batch import Open, Save, Score, Step
 from server.adaptation.conduct import conduct, sweep
 from server.adaptation.sampler import Sampler
@@ -63,6 +66,31 @@ async def test_an_engine_restart_while_sampling_changes_no_weights(scene: Scene)
     again = loads_of(loads, f"t1-adder--c{cycle.id}-s1")
     assert len(again) >= 2
     assert len(set(again)) == 1
+
+
+class Broken(Equivalence):
+    """Has a defect that some groups of answers meet."""
+
+    def classes(
+        self,
+        answers: Sequence[str | None],
+        spec: AnswerSpec | AnswerKind,
+        *,
+        known: Sequence[str] = (),
+    ) -> list[str | None]:
+        if "36" in answers:
+            raise KeyError("36")
+        return super().classes(answers, spec, known=known)
+
+
+async def test_a_defect_that_some_answers_meet_does_not_end_the_cycle(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue(settings_of(learning={"wave": 4}))
+    with Broken() as judge:
+        status = await conduct(replace(scene.tools, judge=judge), await scene.claim())
+    assert status in (CycleStatus.PROMOTED, CycleStatus.REJECTED)
+    reasons = [group.reason for group in await scene.groups(cycle_id)]
+    assert 0 < reasons.count("unjudged") < len(reasons)
 
 
 async def test_an_engine_that_stays_away_fails_the_cycle(scene: Scene) -> None:

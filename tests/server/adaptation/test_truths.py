@@ -12,6 +12,7 @@ import pytest
 from ttrl_client.types import CycleStatus
 
 from adapters.answers import AnswerSpec, Equivalence
+from adapters.answers.spec import AnswerKind
 from server.adaptation.truths import settle
 from server.db import feedback
 from server.db.engine import Database
@@ -281,6 +282,19 @@ def test_spellings_of_one_answer_are_one_truth(judge: Equivalence, texts: tuple[
     truths = settle(told(*texts), judge, AnswerSpec("math"))
     assert judge.classes([truths.answers["f"]], "math") == judge.classes(["1/2"], "math")
     assert not truths.counts
+
+
+class Broken(Equivalence):
+    """Has a defect."""
+
+    def extract(self, texts: Sequence[str], spec: AnswerSpec | AnswerKind) -> list[str | None]:
+        raise ValueError
+
+
+def test_feedback_that_a_defect_keeps_from_being_read_is_counted() -> None:
+    with Broken() as broken:
+        truths = settle(told("1/2"), broken, AnswerSpec("math"))
+    assert (truths.answers, truths.counts) == ({}, {"unreadable_truths": 1})
 
 
 def test_an_answer_that_is_no_response_is_taken_for_itself(judge: Equivalence) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -27,6 +28,24 @@ class Slow(Equivalence):
         if "slow" in texts:
             self.may_end.wait()
         return list(texts)
+
+
+class Broken(Equivalence):
+    """Has a defect."""
+
+    def extract(self, texts: Sequence[str], spec: AnswerSpec | AnswerKind) -> list[str | None]:
+        raise OverflowError("absolute value too large")
+
+
+async def test_a_defect_is_logged_and_leaves_answers_unjudged(caplog: pytest.LogCaptureFixture):
+    judge = VoteJudge(equivalence=Broken())
+    with caplog.at_level(logging.ERROR), pytest.raises(Unjudged):
+        await judge.extract(1, ["4"], SPEC)
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert "tenant 1" in record.getMessage()
+    assert await judge.classes(1, ["4", "4.0"], SPEC) == ["4", "4"]
+    await judge.stop()
 
 
 async def test_a_late_comparison_is_none():
