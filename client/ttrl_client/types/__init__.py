@@ -24,6 +24,7 @@ from ttrl_client.types._feedback import (
 from ttrl_client.types._limits import Limits
 from ttrl_client.types._queries import Answer, Query
 from ttrl_client.types._settings import (
+    MAX_INTERVAL_S,
     AnswerKind,
     AnswerOptions,
     Estimator,
@@ -74,6 +75,7 @@ __all__ = [
     "Learning",
     "Limits",
     "MAX_FEEDBACK_ITEMS",
+    "MAX_INTERVAL_S",
     "MAX_VERSION",
     "NewKey",
     "NewTenant",

@@ -38,6 +38,8 @@ PAPER: dict[str, Any] = {
     "use_feedback": False,
 }
 
+MAX_INTERVAL_S = 3650 * 24 * 3600  # ten years
+
 BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -79,13 +81,18 @@ def _check_template(template: str, groups: frozenset[str]) -> None:
 class Schedule(WireInput):
     """When cycles start by themselves. All unset: only when asked. Several may be set."""
 
-    interval_s: int | None = Field(default=None, ge=10, description="Every so many seconds.")
+    interval_s: int | None = Field(
+        default=None, ge=10, le=MAX_INTERVAL_S, description="Every so many seconds."
+    )
     cron: str | None = Field(
-        default=None, max_length=100, description="A crontab line with five fields, in UTC."
+        default=None,
+        max_length=100,
+        description="A crontab line with five fields, in UTC, that fires within ten years.",
     )
     min_new_queries: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000_000,
         description="After so many new eligible queries since the last cycle started.",
     )
 

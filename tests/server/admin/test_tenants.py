@@ -5,6 +5,7 @@ import pytest
 from ttrl_client import types
 
 from server.db.models import Cycle
+from server.db.tenants import update_settings
 from server.errors import Unauthorized
 from tests.fakes.admin import AdminWorld
 
@@ -53,6 +54,18 @@ async def test_a_name_that_is_taken_is_a_conflict(api: httpx.AsyncClient):
         (
             {"name": "a", "settings": {"schedule": {"cron": "61 * * * *"}}},
             "settings.schedule.cron",
+        ),
+        (
+            {"name": "a", "settings": {"schedule": {"cron": "0 0 31 4,6,9,11 *"}}},
+            "settings.schedule.cron",
+        ),
+        (
+            {"name": "a", "settings": {"schedule": {"interval_s": 10**12}}},
+            "settings.schedule.interval_s",
+        ),
+        (
+            {"name": "a", "settings": {"schedule": {"min_new_queries": 10**24}}},
+            "settings.schedule.min_new_queries",
         ),
         (
             {"name": "a", "settings": {"views": [{"pattern": "(", "templates": ["x"]}]}},
@@ -129,6 +142,24 @@ async def test_settings_are_replaced_whole(api: httpx.AsyncClient):
     settings = types.Tenant.model_validate_json(response.content).settings
     assert settings == types.TenantSettings(answer="number")
     assert (await api.get("/tenants/adder")).json() == response.json()
+
+
+async def test_settings_of_another_release_are_shown_as_far_as_they_can_be_read(
+    lite_api: httpx.AsyncClient, lite_world: AdminWorld
+):
+    made = await create(lite_api, "old")
+    await create(lite_api, "new")
+    stored = {"schedule": {"interval_s": 10**12}, "limits": {"concurrency": 3}}
+    async with lite_world.database.transaction() as session:
+        await update_settings(session, made.id, stored)
+
+    listed = (await lite_api.get("/tenants")).json()["items"]
+    asked = await lite_api.post("/tenants/old/cycles")
+
+    assert [tenant["name"] for tenant in listed] == ["new", "old"]
+    shown = types.TenantSettings.model_validate(listed[1]["settings"])
+    assert shown == types.TenantSettings(limits=types.Limits(concurrency=3))
+    assert (asked.status_code, asked.json()["error"]["code"]) == (409, "conflict")
 
 
 @pytest.mark.parametrize(
