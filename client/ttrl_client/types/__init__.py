@@ -33,7 +33,6 @@ from ttrl_client.types._settings import (
     Schedule,
     StopRules,
     TenantSettings,
-    View,
     Voting,
 )
 from ttrl_client.types._status import EngineStatus, Status
@@ -49,6 +48,7 @@ from ttrl_client.types._tenants import (
     check_tenant_name,
 )
 from ttrl_client.types._versions import MAX_VERSION, Promotion, Rollback, Swap, Version
+from ttrl_client.types._views import View
 
 __all__ = [
     "AnswerKind",

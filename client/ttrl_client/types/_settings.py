@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
 from ttrl_client.types._base import WireInput
 from ttrl_client.types._limits import Limits
+from ttrl_client.types._views import View
 
 Estimator = Literal["harmony", "majority", "majority_strict", "soft", "selective", "confidence"]
 
@@ -39,43 +39,7 @@ PAPER: dict[str, Any] = {
 }
 
 MAX_INTERVAL_S = 3650 * 24 * 3600  # ten years
-
-BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-class View(WireInput):
-    """Other phrasings of the same question that keep its answer.
-
-    A prompt whose last user message matches `pattern` (a regular expression with named groups) is
-    asked through each of `templates`, in which `{name}` stands for the group of that name.
-    """
-
-    pattern: str = Field(
-        max_length=500, description="Regular expression with named groups; searched, not anchored."
-    )
-    templates: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(
-        min_length=1, max_length=8, description="Phrasings with `{group}` placeholders."
-    )
-
-    @model_validator(mode="after")
-    def _placeholders_exist(self) -> View:
-        try:
-            groups = re.compile(self.pattern).groupindex
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"pattern: {error}") from None
-        for template in self.templates:
-            _check_template(template, frozenset(groups))
-        return self
-
-
-def _check_template(template: str, groups: frozenset[str]) -> None:
-    """Refuse braces around anything but a group's name: `{a.b}`, `{a!r}` and `{a:>9}` are no names.
-
-    Not by `str.format`, which reaches attributes and pads to any width; servers do not use it.
-    """
-    rest = BRACES.sub(lambda match: "" if match[1] in (None, *groups) else match[0], template)
-    if "{" in rest or "}" in rest:
-        raise ValueError(f"template {template!r}: only a group of the pattern may stand in braces")
+MANY = 1_000_000  # bound of counts that nothing else bounds
 
 
 class Schedule(WireInput):
@@ -111,7 +75,10 @@ class StopRules(WireInput):
         default=1.0, gt=0, description="Most drift of one step's samples to the base, nats a token."
     )
     patience: int = Field(
-        default=20, ge=1, description="Most steps without a better vote than the best so far."
+        default=20,
+        ge=1,
+        le=MANY,
+        description="Most steps without a better vote than the best so far.",
     )
 
 
@@ -162,11 +129,15 @@ class Learning(WireInput):
         default=512, ge=1, le=100_000, description="Most prompts that a cycle trains on."
     )
     min_prompts: int = Field(
-        default=8, ge=1, description="Fewer eligible prompts than this: the cycle is skipped."
+        default=8,
+        ge=1,
+        le=MANY,
+        description="Fewer eligible prompts than this: the cycle is skipped.",
     )
     max_visits: int = Field(
         default=40,
         ge=1,
+        le=MANY,
         description="Most updates that one prompt may take part in, over all cycles.",
     )
     prompt_order: Literal["fresh", "variance", "impact"] = Field(
@@ -187,7 +158,7 @@ class Learning(WireInput):
         description="Do not train on a prompt whose label is another than at its last visit.",
     )
     min_answers: int = Field(
-        default=8, ge=1, description="Fewer answers than this in a group: it abstains."
+        default=8, ge=1, le=MANY, description="Fewer answers than this in a group: it abstains."
     )
     use_feedback: bool = Field(
         default=True,
@@ -268,7 +239,7 @@ class Gate(WireInput):
         default=32, ge=1, le=1000, description="Most probe prompts in one evaluation."
     )
     min_probe_prompts: int = Field(
-        default=8, ge=1, description="Fewer probe prompts than this: the cycle is skipped."
+        default=8, ge=1, le=MANY, description="Fewer probe prompts than this: the cycle is skipped."
     )
     samples_per_prompt: int = Field(
         default=24, ge=2, le=256, description="Samples of a probe prompt, split over its views."
@@ -292,6 +263,7 @@ class Gate(WireInput):
     min_truths: int = Field(
         default=16,
         ge=5,
+        le=MANY,
         description="With known truths for so many probe prompts, accuracy decides and not votes.",
     )
     min_accuracy_gain: float = Field(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import httpx
 import pytest
 from ttrl_client import types
@@ -93,6 +95,44 @@ async def test_a_bad_tenant_is_refused_with_the_field_to_blame(
     error = response.json()["error"]
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert error["message"].startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [
+        ('{"learning": {"max_grad_norm": 1e999}}', "settings.learning.max_grad_norm"),
+        ('{"learning": {"dual_clip": 1e999}}', "settings.learning.dual_clip"),
+        ('{"gate": {"max_length_ratio": 1e999}}', "settings.gate.max_length_ratio"),
+        ('{"learning": {"stop": {"max_kl": 1e999}}}', "settings.learning.stop.max_kl"),
+        ('{"learning": {"max_visits": 1000000000000}}', "settings.learning.max_visits"),
+    ],
+)
+async def test_a_number_without_bound_is_refused(
+    lite_api: httpx.AsyncClient, settings: str, param: str
+):
+    body = f'{{"name": "a", "settings": {settings}}}'
+    json = {"Content-Type": "application/json"}
+    response = await lite_api.post("/tenants", content=body, headers=json)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+def test_every_number_that_a_client_sends_is_bounded():
+    bounds = [
+        (f"{kind.__name__}.{name}", field.metadata)
+        for kind in vars(types).values()
+        if isinstance(kind, type) and issubclass(kind, types.WireInput)
+        for name, field in kind.model_fields.items()
+        if int in (field.annotation, *get_args(field.annotation))
+    ]
+    without = [
+        name
+        for name, said in bounds
+        if not any(hasattr(one, "le") or hasattr(one, "lt") for one in said)
+    ]
+
+    assert len(bounds) > 10
+    assert without == []
 
 
 async def test_tenants_are_listed_newest_first_page_by_page(api: httpx.AsyncClient):
