@@ -204,7 +204,8 @@ async def test_a_disabled_gate_needs_no_probe_promotes_and_says_so(scene: Scene)
     scene.trainer.gain = 0.0001
     cycle = await scene.run(settings_of(gate={"enabled": False, "probe_fraction": 1e-9}))
     assert cycle.status == CycleStatus.PROMOTED
-    assert cycle.reasons == ["gate: disabled"]
+    (version,) = await scene.versions()
+    assert cycle.reasons == version.report["reasons"] == ["gate: disabled"]
 
 
 async def test_a_tenants_own_pattern_says_what_the_answer_is(scene: Scene) -> None:
