@@ -183,7 +183,7 @@ async def test_truncated_samples_neither_vote_nor_teach(scene: Scene) -> None:
 async def test_a_prompt_that_the_engine_refuses_is_left_out_alone(scene: Scene) -> None:
     await scene.tenant()
     scene.fake.max_model_len = 300
-    long = [f"{'Please think. ' * 40} What is {n} + {n}?" for n in range(12)]
+    long = [f"{'Please think. ' * 40} What is 9 + 9?"]  # not held out
     await add_queries(scene.database, scene.tenant_id, long, prefix="long")
     cycle = await scene.run(settings_of(learning={"prompts_per_step": 12}))
     reasons = {group.reason for group in await scene.groups(cycle.id)}
