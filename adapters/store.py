@@ -19,7 +19,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Collection, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from io import BufferedReader
@@ -164,7 +164,7 @@ class AdapterStore:
         directory = self._cycle_dir(tenant_id, cycle_id)
         if _exists(directory):
             self._refuse_links(directory)
-            shutil.rmtree(directory)
+            _delete(directory)
 
     def prune(self, finished: Collection[int]) -> list[int]:
         """Delete the steps of those cycles on disk that are in `finished`; nothing else, whatever
@@ -175,7 +175,7 @@ class AdapterStore:
             for cycle in _directories(tenant, _CYCLE):
                 cycle_id = int(cycle.name[1:])
                 if cycle_id in finished:
-                    shutil.rmtree(cycle)
+                    _delete(cycle)
                     pruned.append(cycle_id)
         return sorted(pruned)
 
@@ -257,6 +257,14 @@ def _natural(number: int) -> int:
 
 def _exists(path: Path) -> bool:
     return os.path.lexists(path)
+
+
+def _delete(directory: Path) -> None:
+    """Delete a directory, also while another process does."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(directory)
+    if _exists(directory):  # the other one was quicker with some of it
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _directories(parent: Path, name: re.Pattern[str]) -> Iterator[Path]:

@@ -18,7 +18,6 @@ from typing import Any
 import structlog
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from ttrl_client.types import Schedule, TenantSettings
@@ -29,30 +28,13 @@ from server.db import cycles, leadership, traffic
 from server.db.engine import Database
 from server.db.tenants import tenant_by_id
 from server.db.traffic import Traffic
+from server.due import next_time
 from server.errors import Conflict, NotFound
 
 logger = structlog.get_logger(__name__)
 
 LEADERSHIP = "scheduler"
 TICK = "tick"
-
-
-def next_time(schedule: Schedule, since: datetime) -> tuple[datetime, str] | None:
-    """When the next cycle is due by the clock, and what triggers it; None: never.
-
-    `since` is when the last cycle was queued, or the tenant was made.
-    """
-    times: list[tuple[datetime, str]] = []
-    if schedule.interval_s is not None:
-        times.append((since + timedelta(seconds=schedule.interval_s), "interval"))
-    if schedule.cron is not None:
-        fires: Any = CronTrigger.from_crontab(  # pyright: ignore[reportUnknownMemberType]
-            schedule.cron, timezone=UTC
-        )
-        at: datetime | None = fires.get_next_fire_time(None, since + timedelta(microseconds=1))
-        if at is not None:
-            times.append((at, "cron"))
-    return min(times, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +44,23 @@ class _Alarm:
     schedule: Mapping[str, Any]
     since: datetime
     due: datetime | None
+    counts: bool  # whether new queries have a say
+
+
+def _alarm(tenant: Traffic) -> _Alarm:
+    """One that never rings where the schedule cannot be read: the other tenants' go on."""
+    try:
+        schedule = Schedule.model_validate(tenant.schedule)
+        due = next_time(schedule, tenant.since)
+    except ValueError as error:  # a ValidationError is one
+        _warn(tenant.tenant_id, error)
+        return _Alarm(tenant.schedule, tenant.since, None, counts=False)
+    counts = schedule.min_new_queries is not None
+    return _Alarm(tenant.schedule, tenant.since, due and due[0], counts)
+
+
+def _warn(tenant_id: int, error: ValueError) -> None:
+    logger.warning("no cycles: settings cannot be read", tenant_id=tenant_id, error=str(error))
 
 
 class Planner:
@@ -77,6 +76,7 @@ class Planner:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._armed: dict[int, _Alarm] = {}
+        self._unreadable: dict[int, Mapping[str, Any]] = {}  # settings that were warned of
         self._renewed = clock.now()
         self.is_leader = False
 
@@ -103,9 +103,8 @@ class Planner:
             async with self._database.transaction(write=False) as session:
                 tenants = await traffic.traffic_of_tenants(session)
         self._arm({tenant.tenant_id: tenant for tenant in tenants if tenant.schedule})
-        for tenant in tenants:
-            if tenant.schedule.get("min_new_queries") is not None:
-                await self.plan(tenant.tenant_id)
+        for tenant_id in [i for i, alarm in self._armed.items() if alarm.counts]:
+            await self.plan(tenant_id)
 
     async def _hold_leadership(self) -> None:
         now, lease_s = self._clock.now(), self._settings.lease_s
@@ -132,15 +131,19 @@ class Planner:
             alarm = self._armed.get(tenant_id)
             if alarm is None or (alarm.schedule, alarm.since) != (tenant.schedule, tenant.since):
                 self._disarm(tenant_id)
-                due = next_time(Schedule.model_validate(tenant.schedule), tenant.since)
-                alarm = _Alarm(tenant.schedule, tenant.since, due and due[0])
-                self._armed[tenant_id] = alarm
+                alarm = self._armed[tenant_id] = _alarm(tenant)
             # One that rang while a cycle was active is set again, until a new cycle moves it.
             if alarm.due is not None and self._timer.get_job(str(tenant_id)) is None:
                 trigger = DateTrigger(alarm.due, timezone=UTC)
                 self._timer.add_job(self.plan, trigger, [tenant_id], id=str(tenant_id))
 
+    def _warn_once(self, tenant_id: int, stored: Mapping[str, Any], error: ValueError) -> None:
+        if self._unreadable.get(tenant_id) != stored:
+            self._unreadable[tenant_id] = stored
+            _warn(tenant_id, error)
+
     def _disarm(self, tenant_id: int) -> None:
+        self._unreadable.pop(tenant_id, None)
         if self._armed.pop(tenant_id, None) is not None:
             with suppress(JobLookupError):  # it rang
                 self._timer.remove_job(str(tenant_id))
@@ -174,9 +177,13 @@ class Planner:
             tenant = await tenant_by_id(session, tenant_id)
             if tenant is None or await cycles.active_cycle(session, tenant_id) is not None:
                 return None
-            settings = TenantSettings.model_validate(tenant.settings)
             since = await traffic.last_queued(session, tenant_id) or tenant.created_at
-            by_clock = next_time(settings.schedule, since)
+            try:
+                settings = TenantSettings.model_validate(tenant.settings)
+                by_clock = next_time(settings.schedule, since)
+            except ValueError as error:  # a ValidationError is one
+                self._warn_once(tenant_id, tenant.settings, error)
+                return None
             if by_clock is not None and by_clock[0] <= self._clock.now():
                 return settings, by_clock[1]
             wanted = settings.schedule.min_new_queries

@@ -137,7 +137,7 @@ class TenantDirectory:
         if known is None or known[0] != stored:
             if len(self._settings) >= MAX_SETTINGS:
                 self._settings.clear()
-            known = self._settings[tenant_id] = stored, _readable(tenant_id, stored)
+            known = self._settings[tenant_id] = stored, readable_settings(tenant_id, stored)
         return known[1]
 
     async def _version(self, tenant_id: int, tenant: str, number: int) -> VersionRef:
@@ -185,10 +185,16 @@ class TenantDirectory:
         return [identity, *(version_ref(tenant.name, row) for tenant, row in rows)]
 
 
-def _readable(tenant_id: int, stored: dict[str, Any]) -> TenantSettings:
-    """Requests are answered even where the settings are of another release's making."""
+def readable_settings(tenant_id: int, stored: dict[str, Any]) -> TenantSettings:
+    """The stored settings, with defaults in the place of the parts that are of another release's
+    making: requests are answered, and tenants are listed, whatever one of them has stored.
+    """
     try:
         return TenantSettings.model_validate(stored)
     except ValidationError as error:
         logger.warning("tenant %d: stored settings cannot be read: %s", tenant_id, error)
+        bad = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+    try:
+        return TenantSettings.model_validate({k: v for k, v in stored.items() if k not in bad})
+    except ValidationError:  # what is left needs what is not
         return TenantSettings()

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from time import monotonic
@@ -47,6 +48,9 @@ from server.tenants import VersionRef
 
 logger = structlog.get_logger(__name__)
 
+SWEEP_EVERY = timedelta(minutes=5)
+FIRST_LOOK_S = 10.0  # an engine that is up is found ready by then
+
 
 class Worker:
     """Claims cycles and runs them, until it is stopped. `owner` is unique for each process."""
@@ -54,12 +58,15 @@ class Worker:
     def __init__(self, tools: Tools, *, owner: str) -> None:
         self._tools = tools
         self._owner = owner
+        self._swept = tools.clock.now()
 
     async def run(self) -> None:
         """Work until cancelled. A cycle in progress is given back then, to be gone on with."""
         while True:
             try:
                 worked = await self.work_once()
+                if not worked:
+                    await self.tidy_up()
             except (SQLAlchemyError, OSError, TTRLError) as error:
                 logger.warning("cannot look for work", error=str(error))
                 worked = False
@@ -80,6 +87,15 @@ class Worker:
             logger.info("cycle claimed", attempt=cycle.attempts, fence=lease.fence)
             await self._hold_and_run(lease)
         return True
+
+    async def tidy_up(self) -> None:
+        """Now and then, while idle: what cycles left that were failed because no worker ended them,
+        or whose engine was away when they did.
+        """
+        now = self._tools.clock.now()
+        if now >= self._swept + SWEEP_EVERY:
+            self._swept = now
+            await sweep(self._tools)
 
     async def _hold_and_run(self, lease: Lease) -> None:
         working = asyncio.create_task(conduct(self._tools, lease), name=f"cycle-{lease.cycle_id}")
@@ -179,6 +195,7 @@ async def _leave(planner: Planner) -> None:
 
 
 async def _work(tools: Tools, owner: str) -> None:
+    await tools.sampler.wait_ready(FIRST_LOOK_S)  # or there is nothing to unload from yet
     with suppress(SQLAlchemyError, OSError, TTRLError):
         await sweep(tools)
     await Worker(tools, owner=owner).run()

@@ -74,12 +74,14 @@ async def _tidy(tools: Tools, lease: Lease) -> None:
 
 
 async def sweep(tools: Tools) -> None:
-    """What cycles left behind that ended, while their worker died before it could tidy up."""
+    """What cycles left behind that ended, while their worker died before it could tidy up. Other
+    workers may go on: a cycle that one of them begins meanwhile is pending now.
+    """
     on_disk = await asyncio.to_thread(_cycles_on_disk, tools.store.root)
     async with tools.database.transaction(write=False) as session:
-        running = await cycles.running_ids(session)
+        active = await cycles.active_ids(session)
         ended = await cycles.ended_ids(session, on_disk)
-    await tools.sampler.unload(lambda name: (cycle_of_step(name) or 0) not in running | {0})
+    await tools.sampler.unload(lambda name: (cycle_of_step(name) or 0) not in active | {0})
     await asyncio.to_thread(tools.store.prune, ended)
 
 

@@ -62,5 +62,5 @@ async def run_cycle(run: Run) -> Ending:
     if not verdict.promote:
         return Ending(CycleStatus.REJECTED, verdict.reasons)
     asked = (*selection.probe, *selection.prompts)
-    version = await publish(run, learned, asked, candidate, baseline)
+    version = await publish(run, learned, asked, candidate, baseline, verdict)
     return await go_live(run, version)

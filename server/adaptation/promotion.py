@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ttrl_client.types import CycleStatus
 
+from adapters.gate import GateDecision
 from adapters.manifest import Manifest
 from adapters.report import EvaluationReport
 from adapters.store import PoisonedAdapter, VersionExists
@@ -61,8 +62,10 @@ async def publish(
     prompts: Sequence[Prompt],
     candidate: EvaluationReport,
     baseline: Baseline,
+    verdict: GateDecision,
 ) -> int:
-    """Make the checkpoint the tenant's next version, not live yet; its number.
+    """Make the checkpoint the tenant's next version, not live yet; its number. Its report says what
+    the verdict rests on.
 
     Raises:
         CycleError: the files, or what the engine makes of them, are not what was trained.
@@ -76,7 +79,7 @@ async def publish(
     verified = await _verify(run, policy, checkpoint, prompts)
     report = {
         "decision": "promoted",
-        "reasons": list(run.reasons),
+        "reasons": list(verdict.reasons),
         "incumbent": asdict(baseline.report),
         "candidate": asdict(candidate),
         "verification": asdict(verified),

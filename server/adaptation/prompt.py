@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from unicodedata import normalize
 
 import msgspec
 
-from adapters.views import View, canonical
+from adapters.views import SYSTEM_ROLES, View, canonical
+from server.db.log import fingerprint
 
 Messages = list[dict[str, str]]
+MAX_OPENING = 16  # messages of a chat among which its question is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,43 @@ def _text(content: str | Sequence[_Part]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
-def fingerprints(messages: Messages, views: Sequence[View]) -> tuple[str, str]:
-    """The prompt's fingerprint, and that of its question alone (no system messages)."""
+def opening(logged: list[Any], asked: Collection[str]) -> int:
+    """How many messages of a logged chat lead up to its question: a chat that goes on from one that
+    was `asked` (fingerprints of the log) is about the same question. Examples that a client puts in
+    front of every question were mostly never asked.
+    """
+    for number in range(1, min(len(logged), MAX_OPENING)):
+        if logged[number - 1]["role"] == "user" and fingerprint(logged[:number]) in asked:
+            return number
+    return len(logged)
+
+
+def fingerprints(
+    messages: Messages, views: Sequence[View], *, length: int | None = None
+) -> tuple[str, str]:
+    """The prompt's fingerprint, and that of its question alone: of its first `length` messages, all
+    by default, without system messages, in a form that spaces, case and width do not change.
+    """
     asked = canonical(messages[-1]["content"], views)
     chat = [*messages[:-1], {"role": "user", "content": asked}]
-    question = [message for message in chat if message["role"] not in ("system", "developer")]
-    return _digest(chat), _digest(question)
+    return _digest(chat), _digest(_question(messages[:length], views))
+
+
+def _question(messages: Messages, views: Sequence[View]) -> Messages:
+    text = messages[-1]["content"]
+    asked = canonical(text, views)
+    if asked == text:  # perhaps only spaces keep the views from matching
+        asked = canonical(_spaced(text), views)
+    chat = [*messages[:-1], {"role": "user", "content": asked}]
+    return [
+        {"role": message["role"], "content": _spaced(message["content"]).casefold()}
+        for message in chat
+        if message["role"] not in SYSTEM_ROLES
+    ]
+
+
+def _spaced(text: str) -> str:
+    return " ".join(normalize("NFKC", text).split())
 
 
 def _digest(chat: Messages) -> str:

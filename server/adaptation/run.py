@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
 from ttrl_client.types import CyclePhase, Learning, StopRules, TenantSettings
 
 from adapters.batch import LearnerConfig
@@ -119,6 +120,7 @@ async def resume(tools: Tools, lease: Lease) -> Run:
 
     Raises:
         CycleCancelled: it was cancelled, or its tenant deleted.
+        CycleError: its incumbent is gone, or its settings are of another release's making.
         LeaseLost: another worker has taken it up.
     """
     async with tools.database.transaction() as session:
@@ -138,20 +140,23 @@ async def resume(tools: Tools, lease: Lease) -> Run:
         incumbent = identity_ref(tenant.name, tools.identity_dir)
     else:
         raise CycleError(f"parent: there is no version {number}")
-    rules = TenantSettings.model_validate(cycle.settings).learning.stop
-    progress = progress_of(done, incumbent, rules)
-    return _run(tools, lease, cycle, tenant.name, incumbent, progress)
+    try:
+        settings = TenantSettings.model_validate(cycle.settings)
+    except ValidationError as error:
+        raise CycleError(f"settings: {error}") from error
+    progress = progress_of(done, incumbent, settings.learning.stop)
+    return _run(tools, lease, cycle, settings, tenant.name, incumbent, progress)
 
 
 def _run(
     tools: Tools,
     lease: Lease,
     cycle: Cycle,
+    settings: TenantSettings,
     tenant: str,
     incumbent: VersionRef,
     progress: Progress,
 ) -> Run:
-    settings = TenantSettings.model_validate(cycle.settings)
     config = learner_config(tools.settings, settings.learning, seed=cycle.seed)
     return Run(
         tools=tools,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
@@ -105,6 +106,14 @@ class Sampler:
     async def tokenize(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Token ids of a chat, by the engine's own template."""
         return await self.patiently(lambda: self._pool.pick().client.tokenize(messages))
+
+    async def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until an engine is ready, but no longer than this; whether one is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._pool.wait_ready()
+                return True
+        return False
 
     async def unload(self, is_done_with: Callable[[str], bool]) -> None:
         """Forget every adapter whose name is done with, wherever it is loaded.

@@ -2,8 +2,9 @@
 
 Phrasings of one question are one prompt: prompts are told apart by a fingerprint of the chat whose
 last user message is in its canonical phrasing. The probe is a stable share of all questions, by a
-hash that leaves system messages out, so that a question is never on both sides under two of them.
-Everything that is left out is counted by a reason code. The choice is stored with the cycle, once.
+hash that leaves out system messages, spaces and case, so that a question is never on both sides; a
+chat that goes on from a logged question is on that question's side. Everything that is left out is
+counted by a reason code. The choice is stored with the cycle, once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
@@ -20,7 +21,7 @@ from typing import Any
 from ttrl_client.types import CyclePhase, TenantSettings
 
 from adapters.views import View
-from server.adaptation.prompt import Messages, Prompt, chat_messages, fingerprints
+from server.adaptation.prompt import Messages, Prompt, chat_messages, fingerprints, opening
 from server.adaptation.ranking import History, rank
 from server.adaptation.run import Run
 from server.adaptation.truths import Truths, known_truths
@@ -31,6 +32,7 @@ from server.db.traffic import LoggedPrompt
 MAX_QUERIES = 20_000  # newest queries that are looked at
 BATCH = 200  # of them in memory at once
 MAX_CHARS = 65_536  # of one prompt
+MAX_FOLLOW_UPS = 16  # of one question; what more chats begin with is an example for them all
 POOL = 4  # times as many candidates as are taken, where they are ranked
 
 
@@ -48,11 +50,16 @@ class Selection:
 
 @dataclass(slots=True)
 class Candidates:
-    """Eligible prompts on their way into a selection."""
+    """Eligible prompts on their way into a selection.
+
+    `questions`: the questions of all that were looked at, also of those not kept, by fingerprint.
+    """
 
     train: list[Prompt] = field(default_factory=list[Prompt])
     probe: list[Prompt] = field(default_factory=list[Prompt])
     counts: Counter[str] = field(default_factory=Counter[str])
+    questions: dict[str, str] = field(default_factory=dict[str, str])
+    follow_ups: Counter[str] = field(default_factory=Counter[str])  # chats by their question
 
 
 async def select_prompts(run: Run) -> Selection:
@@ -64,7 +71,8 @@ async def select_prompts(run: Run) -> Selection:
         recent = await traffic.recent_queries(session, tenant_id, limit=MAX_QUERIES)
         refused = await traffic.count_refused(session, tenant_id)
     newest = _newest_of_each(recent)
-    candidates, visits = await _gather(run, newest)
+    asked = frozenset(fingerprint for _, fingerprint in recent)
+    candidates, visits = await _gather(run, newest, asked)
     candidates.counts["duplicate"] += len(recent) - len(newest)
     candidates.counts.update(refused)
     history = await _history(run, candidates.train)
@@ -97,11 +105,14 @@ async def _history(run: Run, prompts: Sequence[Prompt]) -> History:
         return await steps.label_history(session, run.lease.tenant_id, fingerprints)
 
 
-async def _gather(run: Run, newest: Sequence[str]) -> tuple[Candidates, dict[str, int]]:
+async def _gather(
+    run: Run, newest: Sequence[str], asked: Collection[str]
+) -> tuple[Candidates, dict[str, int]]:
     """Candidates with their visits, newest first, until both sides are full: a tenant's whole log
-    is never in memory.
+    is never in memory. `asked`: what the log has of it, as fingerprints.
     """
     candidates, visits = Candidates(), dict[str, int]()
+    longest = run.tools.settings.max_model_len
     for start in range(0, len(newest), BATCH):
         if is_full(candidates, visits, run.settings):
             candidates.counts["older"] += len(newest) - start
@@ -111,22 +122,50 @@ async def _gather(run: Run, newest: Sequence[str]) -> tuple[Candidates, dict[str
             logged = await traffic.load_prompts(session, run.lease.tenant_id, ids)
         found = [logged[query_id] for query_id in ids if query_id in logged]
         new = await asyncio.to_thread(
-            sort_candidates, found, run.settings, run.tools.settings.max_model_len, candidates
+            sort_candidates, found, run.settings, longest, candidates, asked
         )
         async with run.tools.database.transaction(write=False) as session:
             visits |= await steps.count_visits(session, run.lease.tenant_id, new)
+        candidates = wanted(candidates, visits, run.settings)
     return candidates, visits
+
+
+def wanted(
+    candidates: Candidates, visits: Mapping[str, int], settings: TenantSettings
+) -> Candidates:
+    """What the sides take: the rest is counted, and its texts are let go. One side may be full long
+    before the other, and then goes on being offered prompts.
+    """
+    counts = Counter(candidates.counts)
+    # With a larger probe fraction than before, a prompt may change sides: what was trained on, in
+    # whatever words, proves nothing any more.
+    question = candidates.questions
+    trained = {question.get(fingerprint, fingerprint) for fingerprint in visits}
+    unseen = [
+        p for p in candidates.probe if question.get(p.fingerprint, p.fingerprint) not in trained
+    ]
+    counts["trained_before"] += len(candidates.probe) - len(unseen)
+    probe = unseen[: settings.gate.probe_prompts]
+    counts["over_probe_prompts"] += len(unseen) - len(probe)
+    most = settings.learning.max_visits
+    fresh = [p for p in candidates.train if visits.get(p.fingerprint, 0) < most]
+    counts["over_max_visits"] += len(candidates.train) - len(fresh)
+    train = fresh[: _most_to_train(settings)]
+    counts["over_max_prompts"] += len(fresh) - len(train)
+    return replace(candidates, train=train, probe=probe, counts=counts)
+
+
+def _most_to_train(settings: TenantSettings) -> int:
+    """As many candidates as are taken, or a larger pool to rank."""
+    pool = 1 if settings.learning.prompt_order == "fresh" else POOL
+    return pool * settings.learning.max_prompts
 
 
 def is_full(candidates: Candidates, visits: Mapping[str, int], settings: TenantSettings) -> bool:
     """Whether more candidates would only be left out, or make too large a pool to rank."""
-    most = settings.learning.max_visits
-    wanted = settings.learning.max_prompts
-    if settings.learning.prompt_order != "fresh":
-        wanted *= POOL
-    fresh = sum(visits.get(p.fingerprint, 0) < most for p in candidates.train)
-    unseen = sum(not visits.get(p.fingerprint) for p in candidates.probe)
-    return fresh >= wanted and unseen >= settings.gate.probe_prompts
+    taken = wanted(candidates, visits, settings)
+    is_probe_full = len(taken.probe) >= settings.gate.probe_prompts
+    return is_probe_full and len(taken.train) >= _most_to_train(settings)
 
 
 def _newest_of_each(recent: Sequence[tuple[str, str]]) -> list[str]:
@@ -141,12 +180,12 @@ def sort_candidates(
     settings: TenantSettings,
     max_model_len: int | None,
     candidates: Candidates,
+    asked: Collection[str] = (),
 ) -> list[str]:
     """Put prompts, newest first, on their sides of `candidates`; the fingerprints of those that are
-    new. Slow: views are matched.
+    new. `asked` as in `opening`. Slow: views are matched.
     """
     views = tuple(View(view.pattern, tuple(view.templates)) for view in settings.views)
-    seen = {prompt.fingerprint for prompt in (*candidates.train, *candidates.probe)}
     new: list[str] = []
     for prompt in logged:
         messages = chat_messages(prompt.messages)
@@ -155,10 +194,14 @@ def sort_candidates(
             candidates.counts[reason or "not_text"] += 1
             continue
         fingerprint, question = fingerprints(messages, views)
-        if fingerprint in seen:
+        if fingerprint in candidates.questions:
             candidates.counts["duplicate"] += 1
             continue
-        seen.add(fingerprint)
+        if (length := opening(prompt.messages, asked)) < len(messages):
+            _, first = fingerprints(messages, views, length=length)
+            candidates.follow_ups[first] += 1
+            question = first if candidates.follow_ups[first] <= MAX_FOLLOW_UPS else question
+        candidates.questions[fingerprint] = question
         new.append(fingerprint)
         held_out = in_probe(question, settings.gate.probe_fraction)
         side = candidates.probe if held_out else candidates.train
@@ -195,23 +238,13 @@ def choose(
     """Bound both sides, newest first, and shuffle what is trained on; or bound what is trained on
     in the order that the tenant wants, and keep it.
     """
-    counts = Counter(candidates.counts)
-    # With a larger probe fraction than before, a prompt may change sides: what was trained on
-    # proves nothing any more.
-    unseen = [p for p in candidates.probe if not visits.get(p.fingerprint)]
-    counts["trained_before"] += len(candidates.probe) - len(unseen)
+    taken = wanted(candidates, visits, settings)
+    counts, probe = taken.counts, taken.probe
     most = settings.learning.max_visits
-    fresh = [
-        Prompt(p.query_id, p.fingerprint, p.messages, visits_left=left)
-        for p in candidates.train
-        if (left := most - visits.get(p.fingerprint, 0)) > 0
-    ]
-    counts["over_max_visits"] += len(candidates.train) - len(fresh)
+    fresh = [replace(p, visits_left=most - visits.get(p.fingerprint, 0)) for p in taken.train]
     order = settings.learning.prompt_order
     train = rank(fresh, history or {}, order)[: settings.learning.max_prompts]
     counts["over_max_prompts"] += len(fresh) - len(train)
-    probe = unseen[: settings.gate.probe_prompts]
-    counts["over_probe_prompts"] += len(unseen) - len(probe)
     counts["selected"], counts["probe"] = len(train), len(probe)
     if order == "fresh":
         random.Random(seed).shuffle(train)

@@ -39,18 +39,10 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "skip_special_tokens": (True,),
     "response_format": ({"type": "text"},),
 }
-_IRRELEVANT = frozenset(
-    {
-        "model",
-        "n",
-        "stream",
-        "logprobs",
-        "top_logprobs",
-        "max_tokens",
-        "max_completion_tokens",
-        "ttrl",
-    }
-)
+_IRRELEVANT = frozenset({"model", "n", "stream", "logprobs", "top_logprobs", "ttrl"})
+# Under a smaller limit than a sample's, only the short answers come to their end and vote: another
+# distribution, although each one is a draw of the policy.
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _DEFAULT_TEMPERATURE = 1.0  # of an engine with `--generation-config vllm`
 
 
@@ -83,6 +75,9 @@ def is_like_sampling(query: ServedQuery, learning: Learning) -> bool:
     params = {name: value for name, value in query.params.items() if value is not None}
     temperature = params.pop("temperature", _DEFAULT_TEMPERATURE)
     if not isclose(temperature, learning.temperature):
+        return False
+    limits = [params.pop(name) for name in _LIMITS if name in params]
+    if any(limit < learning.max_tokens for limit in limits):
         return False
     # The log counts the tokens of all answers together: none is longer than a sample on average.
     if query.completion_tokens is None:

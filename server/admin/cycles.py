@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from fastapi import status
+from pydantic import ValidationError
 from ttrl_client import types as wire
 
 from server.admin import render
@@ -13,6 +14,8 @@ from server.admin.openapi import Before, CycleId, Limit, TenantName, errors, pag
 from server.admin.route import noun_router
 from server.db import admin as sql
 from server.db import cycles
+from server.db.models import Tenant
+from server.errors import Conflict
 
 router = noun_router("cycles")
 
@@ -36,11 +39,18 @@ async def trigger_cycle(
             session,
             tenant_id=tenant.id,
             trigger="manual",
-            settings=wire.TenantSettings.model_validate(tenant.settings),
+            settings=_settings_of(tenant),
             seed=secrets.randbelow(SEEDS) if seed is None else seed,
             now=deps.clock.now(),
         )
     return render.cycle(cycle, tenant.name)
+
+
+def _settings_of(tenant: Tenant) -> wire.TenantSettings:
+    try:
+        return wire.TenantSettings.model_validate(tenant.settings)
+    except ValidationError:
+        raise Conflict("The tenant's settings are of another release: set them anew.") from None
 
 
 @router.get("/cycles")

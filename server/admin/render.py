@@ -9,6 +9,7 @@ from ttrl_client import types as wire
 
 from server.db import models as rows
 from server.db.feedback import Scores
+from server.tenants import readable_settings
 
 
 def tenant(row: rows.Tenant, *, num_queries: int, active_cycle: int | None) -> wire.Tenant:
@@ -16,7 +17,7 @@ def tenant(row: rows.Tenant, *, num_queries: int, active_cycle: int | None) -> w
     return wire.Tenant(
         id=row.id,
         name=row.name,
-        settings=wire.TenantSettings.model_validate(row.settings),
+        settings=readable_settings(row.id, row.settings),
         live_version=row.live_version,
         previous_version=row.previous_version,
         num_queries=num_queries,

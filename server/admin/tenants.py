@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from apscheduler.triggers.cron import CronTrigger
+from datetime import datetime
+
 from fastapi import status
 from ttrl_client import types as wire
 
@@ -16,6 +17,7 @@ from server.auth import new_secret, shown_prefix
 from server.db import models as rows
 from server.db import tenants as sql
 from server.db.admin import require_tenant
+from server.due import next_fire
 from server.errors import BadRequest, NotFound
 
 router = noun_router("tenants", prefix="/tenants")
@@ -29,7 +31,7 @@ async def create_tenant(deps: Deps, body: wire.TenantCreate) -> wire.NewTenant:
 
     It starts on version 0. The key's secret is in this answer and nowhere else.
     """
-    check_settings(body.settings)
+    check_settings(body.settings, now=deps.clock.now())
     secret, now = new_secret(), deps.clock.now()
     async with deps.database.transaction() as session:
         tenant = await sql.create_tenant(
@@ -81,7 +83,7 @@ async def update_tenant(deps: Deps, name: TenantName, body: wire.TenantUpdate) -
 
     A cycle that is pending or running keeps the settings that it was made with.
     """
-    check_settings(body.settings)
+    check_settings(body.settings, now=deps.clock.now())
     async with deps.database.transaction() as session:
         tenant = await require_tenant(session, name)
         settings = body.settings.model_dump(mode="json")
@@ -113,13 +115,13 @@ async def _read(deps: AdminDeps, name: str) -> wire.Tenant:
     )
 
 
-def check_settings(settings: wire.TenantSettings) -> None:
+def check_settings(settings: wire.TenantSettings, *, now: datetime) -> None:
     """Refuse what a worker could not use later.
 
     Raises:
-        BadRequest: the crontab line is not one, or a pattern is not supported.
+        BadRequest: the crontab line is not one or never fires, or a pattern is not supported.
     """
-    check_schedule(settings.schedule)
+    check_schedule(settings.schedule, now=now)
     if settings.answer == "regex":
         try:
             AnswerSpec("regex", pattern=settings.answer_options.pattern)
@@ -134,19 +136,18 @@ def check_settings(settings: wire.TenantSettings) -> None:
             raise BadRequest(f"{place}: {error}", param=place) from None
 
 
-def check_schedule(schedule: wire.Schedule) -> None:
-    """Refuse what the scheduler could not read later.
+def check_schedule(schedule: wire.Schedule, *, now: datetime) -> None:
+    """Refuse what the scheduler could not use later.
 
     Raises:
-        BadRequest: the crontab line is not one.
+        BadRequest: the crontab line is not one, or does not fire within ten years.
     """
     if schedule.cron is None:
         return
+    place = "settings.schedule.cron"
     try:
-        CronTrigger.from_crontab(  # pyright: ignore[reportUnknownMemberType] no annotations
-            schedule.cron, timezone="UTC"
-        )
+        fires = next_fire(schedule.cron, now)
     except ValueError as error:
-        raise BadRequest(
-            f"settings.schedule.cron: {error}", param="settings.schedule.cron"
-        ) from None
+        raise BadRequest(f"{place}: {error}", param=place) from None
+    if fires is None:
+        raise BadRequest(f"{place}: does not fire within the next ten years", param=place)

@@ -284,10 +284,9 @@ async def count_active(session: AsyncSession) -> dict[str, int]:
     return counts | {row[0]: row[1] for row in rows}
 
 
-async def running_ids(session: AsyncSession) -> set[int]:
-    """Ids of cycles that are running, under whatever worker."""
-    rows = await session.scalars(select(Cycle.id).where(Cycle.status == CycleStatus.RUNNING.value))
-    return set(rows)
+async def active_ids(session: AsyncSession) -> set[int]:
+    """Ids of cycles that are pending or running, under whatever worker."""
+    return set(await session.scalars(select(Cycle.id).where(Cycle.status.in_(ACTIVE))))
 
 
 async def ended_ids(session: AsyncSession, cycle_ids: Sequence[int]) -> set[int]:

@@ -6,6 +6,7 @@ U+2400 (the picture of NUL) on every database, so that a log reads the same ever
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
+import msgspec
 from sqlalchemy import Connection, Insert, Table, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
@@ -43,6 +45,11 @@ ROWS_FAULT = ("22", "23", "54")
 NUL, NUL_PICTURE = "\0", "\u2400"
 
 T = TypeVar("T")
+
+
+def fingerprint(prompt: list[Any]) -> str:
+    """Hex SHA-256 of the prompt's canonical JSON: compact, keys sorted, UTF-8."""
+    return hashlib.sha256(msgspec.json.encode(prompt, order="sorted")).hexdigest()
 
 
 class EntryRefused(Exception):

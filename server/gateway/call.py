@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 from starlette.types import Receive
 
-from server.db.log import LogEntry
+from server.db.log import LogEntry, fingerprint
 from server.errors import LogUnavailable
 from server.gateway.client_side import Watch, watched
 from server.gateway.deps import GatewayDeps
@@ -182,8 +181,3 @@ class Call:
             trace_id=self.seen.trace_id,
             span_id=None if self.seen.trace is None else self.seen.trace.span_id,
         )
-
-
-def fingerprint(prompt: list[Any]) -> str:
-    """Hex SHA-256 of the prompt's canonical JSON: compact, keys sorted, UTF-8."""
-    return hashlib.sha256(msgspec.json.encode(prompt, order="sorted")).hexdigest()

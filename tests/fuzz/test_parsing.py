@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.config import Settings
+from server.db.log import fingerprint
 from server.errors import BadRequest
-from server.gateway.call import fingerprint
 from server.gateway.messages.parsing import parse_count, parse_messages
 from server.gateway.parsing import Asked, parse_chat, parse_completion
 from server.gateway.rendering import Names

@@ -16,7 +16,8 @@ from server.db import cycles
 from server.db.engine import Database
 from server.db.models import Cycle
 from server.db.tenants import delete_tenant, update_settings
-from server.scheduler import Planner, next_time
+from server.due import next_time
+from server.scheduler import Planner
 from tests.server.adaptation.conftest import EPOCH, HandClock, add_queries, add_tenant
 
 SETTINGS = Settings(lease_s=15)
@@ -94,6 +95,16 @@ def test_a_cron_line_is_read_in_utc() -> None:
 def test_the_earlier_of_two_counts() -> None:
     schedule = Schedule(interval_s=600, cron="*/5 * * * *")
     assert next_time(schedule, EPOCH) == (EPOCH + timedelta(minutes=5), "cron")
+
+
+def test_a_date_that_never_comes_is_soon_given_up() -> None:
+    assert next_time(Schedule(cron="0 0 31 4,6,9,11 *"), EPOCH) is None
+
+
+def test_a_leap_day_is_found() -> None:
+    since = datetime(2096, 3, 1, tzinfo=UTC)  # 2100 is no leap year
+    at = datetime(2104, 2, 29, tzinfo=UTC)
+    assert next_time(Schedule(cron="0 0 29 2 *"), since) == (at, "cron")
 
 
 async def test_an_interval_queues_a_cycle_when_it_is_over(
@@ -196,6 +207,35 @@ async def test_a_deleted_tenant_is_forgotten(database: Database, clock: HandCloc
     assert planner.armed == {}
     clock.turn(60)
     assert await planner.plan(tenant_id) is None
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"schedule": {"interval_s": 10**12}},
+        {"schedule": {"min_new_queries": 10**24}},
+        {"schedule": {"cron": "61 * * * *"}},
+        {"schedule": {"interval_s": 60, "of_another_release": 1}},
+        {"schedule": {"interval_s": 60}, "learning": {"steps": 0}},
+        {"schedule": {"min_new_queries": 1}, "learning": {"steps": 0}},
+    ],
+)
+async def test_settings_that_cannot_be_read_harm_nobody_else(
+    database: Database, clock: HandClock, stored: dict[str, Any]
+) -> None:
+    bad = await add_tenant(database, "bad", stored)
+    counting = await add_tenant(database, "counting", scheduled(min_new_queries=2))
+    timed = await add_tenant(database, "timed", scheduled(interval_s=60))
+    planner = planner_of(database, clock)
+    await planner.tick()
+    for tenant_id in (bad, counting):
+        await add_queries(database, tenant_id, ["a", "b"], at=clock.turn(60))
+    clock.turn(10)
+    await planner.tick()
+    assert timed in planner.armed
+    assert await planner.plan(bad) is None
+    assert await planner.plan(timed) is not None
+    assert {cycle.tenant_id for cycle in await queued(database)} == {counting, timed}
 
 
 async def test_only_the_leader_plans(database: Database, clock: HandClock) -> None:

@@ -24,6 +24,7 @@ from ttrl_client.types._feedback import (
 from ttrl_client.types._limits import Limits
 from ttrl_client.types._queries import Answer, Query
 from ttrl_client.types._settings import (
+    MAX_INTERVAL_S,
     AnswerKind,
     AnswerOptions,
     Estimator,
@@ -32,7 +33,6 @@ from ttrl_client.types._settings import (
     Schedule,
     StopRules,
     TenantSettings,
-    View,
     Voting,
 )
 from ttrl_client.types._status import EngineStatus, Status
@@ -48,6 +48,7 @@ from ttrl_client.types._tenants import (
     check_tenant_name,
 )
 from ttrl_client.types._versions import MAX_VERSION, Promotion, Rollback, Swap, Version
+from ttrl_client.types._views import View
 
 __all__ = [
     "AnswerKind",
@@ -74,6 +75,7 @@ __all__ = [
     "Learning",
     "Limits",
     "MAX_FEEDBACK_ITEMS",
+    "MAX_INTERVAL_S",
     "MAX_VERSION",
     "NewKey",
     "NewTenant",

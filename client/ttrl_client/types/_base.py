@@ -17,10 +17,10 @@ class Wire(BaseModel):
 
 class WireInput(BaseModel):
     """Base of all wire types that the server receives: an unknown field is an error, not a silent
-    no-op.
+    no-op, and so is a number that is not finite, which JSON writes as 1e999.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Page(Wire, Generic[T]):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
 from ttrl_client.types._base import WireInput
 from ttrl_client.types._limits import Limits
+from ttrl_client.types._views import View
 
 Estimator = Literal["harmony", "majority", "majority_strict", "soft", "selective", "confidence"]
 
@@ -39,54 +39,25 @@ PAPER: dict[str, Any] = {
     "use_feedback": False,
 }
 
-BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-class View(WireInput):
-    """Other phrasings of the same question that keep its answer.
-
-    A prompt whose last user message matches `pattern` (a regular expression with named groups) is
-    asked through each of `templates`, in which `{name}` stands for the group of that name.
-    """
-
-    pattern: str = Field(
-        max_length=500, description="Regular expression with named groups; searched, not anchored."
-    )
-    templates: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(
-        min_length=1, max_length=8, description="Phrasings with `{group}` placeholders."
-    )
-
-    @model_validator(mode="after")
-    def _placeholders_exist(self) -> View:
-        try:
-            groups = re.compile(self.pattern).groupindex
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"pattern: {error}") from None
-        for template in self.templates:
-            _check_template(template, frozenset(groups))
-        return self
-
-
-def _check_template(template: str, groups: frozenset[str]) -> None:
-    """Refuse braces around anything but a group's name: `{a.b}`, `{a!r}` and `{a:>9}` are no names.
-
-    Not by `str.format`, which reaches attributes and pads to any width; servers do not use it.
-    """
-    rest = BRACES.sub(lambda match: "" if match[1] in (None, *groups) else match[0], template)
-    if "{" in rest or "}" in rest:
-        raise ValueError(f"template {template!r}: only a group of the pattern may stand in braces")
+MAX_INTERVAL_S = 3650 * 24 * 3600  # ten years
+MANY = 1_000_000  # bound of counts that nothing else bounds
 
 
 class Schedule(WireInput):
     """When cycles start by themselves. All unset: only when asked. Several may be set."""
 
-    interval_s: int | None = Field(default=None, ge=10, description="Every so many seconds.")
+    interval_s: int | None = Field(
+        default=None, ge=10, le=MAX_INTERVAL_S, description="Every so many seconds."
+    )
     cron: str | None = Field(
-        default=None, max_length=100, description="A crontab line with five fields, in UTC."
+        default=None,
+        max_length=100,
+        description="A crontab line with five fields, in UTC, that fires within ten years.",
     )
     min_new_queries: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000_000,
         description="After so many new eligible queries since the last cycle started.",
     )
 
@@ -105,7 +76,10 @@ class StopRules(WireInput):
         default=1.0, gt=0, description="Most drift of one step's samples to the base, nats a token."
     )
     patience: int = Field(
-        default=20, ge=1, description="Most steps without a better vote than the best so far."
+        default=20,
+        ge=1,
+        le=MANY,
+        description="Most steps without a better vote than the best so far.",
     )
 
 
@@ -156,11 +130,15 @@ class Learning(WireInput):
         default=512, ge=1, le=100_000, description="Most prompts that a cycle trains on."
     )
     min_prompts: int = Field(
-        default=8, ge=1, description="Fewer eligible prompts than this: the cycle is skipped."
+        default=8,
+        ge=1,
+        le=MANY,
+        description="Fewer eligible prompts than this: the cycle is skipped.",
     )
     max_visits: int = Field(
         default=40,
         ge=1,
+        le=MANY,
         description="Most updates that one prompt may take part in, over all cycles.",
     )
     prompt_order: Literal["fresh", "variance", "impact"] = Field(
@@ -181,7 +159,7 @@ class Learning(WireInput):
         description="Do not train on a prompt whose label is another than at its last visit.",
     )
     min_answers: int = Field(
-        default=8, ge=1, description="Fewer answers than this in a group: it abstains."
+        default=8, ge=1, le=MANY, description="Fewer answers than this in a group: it abstains."
     )
     use_feedback: bool = Field(
         default=True,
@@ -267,7 +245,7 @@ class Gate(WireInput):
         default=32, ge=1, le=1000, description="Most probe prompts in one evaluation."
     )
     min_probe_prompts: int = Field(
-        default=8, ge=1, description="Fewer probe prompts than this: the cycle is skipped."
+        default=8, ge=1, le=MANY, description="Fewer probe prompts than this: the cycle is skipped."
     )
     samples_per_prompt: int = Field(
         default=24, ge=2, le=256, description="Samples of a probe prompt, split over its views."
@@ -291,6 +269,7 @@ class Gate(WireInput):
     min_truths: int = Field(
         default=16,
         ge=5,
+        le=MANY,
         description="With known truths for so many probe prompts, accuracy decides and not votes.",
     )
     min_accuracy_gain: float = Field(

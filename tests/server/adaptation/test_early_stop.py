@@ -48,6 +48,7 @@ async def check_end(scene: Scene, cycle: Cycle) -> None:
         f"stopped: kl_base: 2 > 1 after step {STOPPED_AFTER}; step {best} goes on"
     ]
     (version,) = await scene.versions()
+    assert version.report["reasons"] == cycle.reasons
     assert await scene.live() == version.number == 1
     assert read_skill(Path(version.path)) == pytest.approx(best / 10)
     assert set(scene.fake.adapters) == {"identity", version.engine_name}

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.views import View
+from server.adaptation import selection as selection_module
 from server.adaptation.sampling import derive_seed, split
 from server.adaptation.selection import (
     Candidates,
@@ -24,7 +25,9 @@ from server.adaptation.selection import (
     prompts_of_step,
     rounds,
     sort_candidates,
+    wanted,
 )
+from server.db import log
 from server.db.traffic import LoggedPrompt
 
 from .scene import QUESTIONS, VIEWS, Scene, settings_of
@@ -59,6 +62,57 @@ def test_a_question_is_on_one_side_under_any_system_message() -> None:
     other_fingerprint, other_question = fingerprints(asked, [VIEW])
     assert fingerprint != other_fingerprint
     assert question == other_question
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["What is 3 + 4? ", "what is 3 + 4?", "What  is\n3 + 4?", "\uff37hat is 3\u00a0+ 4\uff1f"],
+)
+def test_a_question_is_on_one_side_in_any_spelling(spelling: str) -> None:
+    fingerprint, question = fingerprints(user("What is 3 + 4?"), [])
+    other_fingerprint, other_question = fingerprints(user(spelling), [])
+    assert fingerprint != other_fingerprint
+    assert question == other_question
+
+
+def test_spaces_do_not_keep_phrasings_apart() -> None:
+    whole = [View(r"^What is (?P<a>\d+) \+ (?P<b>\d+)\?$", ("Compute {a} + {b}.",))]
+    _, question = fingerprints(user("What is 3 + 4?"), whole)
+    assert question == fingerprints(user(" What is 3  + 4? "), whole)[1]
+    assert question != fingerprints(user("What is 3 + 5?"), whole)[1]
+
+
+def chat(*texts: str) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def sides(chats: list[list[dict[str, str]]]) -> list[bool]:
+    """Which of these logged chats, newest first, are held out."""
+    logged = [LoggedPrompt(f"q{i}", messages, 9) for i, messages in enumerate(chats)]
+    candidates = Candidates()
+    asked = {log.fingerprint(messages) for messages in chats}
+    sort_candidates(logged, settings_of(), None, candidates, asked)
+    probe = {prompt.query_id for prompt in candidates.probe}
+    return [prompt.query_id in probe for prompt in logged]
+
+
+def test_a_chat_is_on_the_side_of_the_question_that_it_goes_on_from() -> None:
+    questions = [chat(text) for text in QUESTIONS]
+    doubts = [chat(text, "I think 8.", "Are you sure?") for text in QUESTIONS]
+    more = [[*doubt, {"role": "assistant", "content": "No."}, *chat("Then?")] for doubt in doubts]
+    found = sides([*more, *doubts, *questions])
+    number = len(QUESTIONS)
+    assert found[:number] == found[number : 2 * number] == found[2 * number :]
+    assert len(set(found)) == 2
+
+
+@pytest.mark.parametrize("was_asked", [True, False])
+def test_an_example_before_all_questions_puts_them_on_no_side(was_asked: bool) -> None:
+    example = ("What is 1 + 1?", "2")
+    chats = [chat(*example, text) for text in QUESTIONS]
+    found = sides([*chats, chat(example[0])] if was_asked else chats)
+    assert len(set(found[:-1])) == 2
 
 
 @untimed
@@ -116,6 +170,17 @@ def test_what_was_trained_on_never_becomes_probe() -> None:
     assert selection.counts["trained_before"] == 1
 
 
+def test_nor_does_it_in_another_spelling() -> None:
+    settings = settings_of(gate={"probe_fraction": 0.9}, views=[])
+    candidates = Candidates()
+    sort_candidates(logged([*QUESTIONS, *(f"{q} " for q in QUESTIONS)]), settings, None, candidates)
+    first = candidates.probe[0]
+    question = candidates.questions[first.fingerprint]
+    selection = choose(candidates, {first.fingerprint: 1}, settings, seed=1)
+    assert question not in {candidates.questions[p.fingerprint] for p in selection.probe}
+    assert selection.counts["trained_before"] == 2
+
+
 def test_prompts_are_visited_no_more_than_allowed() -> None:
     settings = settings_of(learning={"max_visits": 3})
     candidates = Candidates(train=prompts(4, visits=0))
@@ -131,6 +196,42 @@ def test_gathering_ends_when_both_sides_are_full() -> None:
     assert is_full(full, {"f0": 3}, settings)
     assert not is_full(full, {"f0": 3, "f1": 3}, settings)
     assert not is_full(full, {"p": 1}, settings)
+
+
+def test_a_side_that_is_full_takes_no_more() -> None:
+    settings = settings_of(learning={"max_prompts": 5}, gate={"probe_prompts": 3})
+    offered = Candidates(train=prompts(50), probe=[Prompt(f"p{i}", f"p{i}", []) for i in range(9)])
+    kept = wanted(offered, {"f0": 100, "p1": 1}, settings)
+    assert [prompt.query_id for prompt in kept.train] == ["q1", "q2", "q3", "q4", "q5"]
+    assert [prompt.query_id for prompt in kept.probe] == ["p0", "p2", "p3"]
+    assert kept.counts == {
+        "over_max_visits": 1,
+        "over_max_prompts": 44,
+        "trained_before": 1,
+        "over_probe_prompts": 5,
+    }
+    ranked = settings_of(learning={"max_prompts": 5, "prompt_order": "impact"})
+    assert len(wanted(offered, {}, ranked).train) == 20
+
+
+async def test_what_no_side_takes_is_let_go_while_the_other_is_filled(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def sort_and_tell(found: Any, settings: Any, longest: Any, candidates: Any, asked: Any) -> Any:
+        held.append(len(candidates.train))
+        return sort_candidates(found, settings, longest, candidates, asked)
+
+    monkeypatch.setattr(selection_module, "sort_candidates", sort_and_tell)
+    monkeypatch.setattr(selection_module, "BATCH", 8)
+    await scene.tenant()
+    gate = {"probe_prompts": 500, "min_probe_prompts": 500}
+    cycle = await scene.run(settings_of(learning={"max_prompts": 4}, gate=gate))
+    assert len(held) == len(QUESTIONS) / 8
+    assert max(held) == 4
+    assert cycle.selection is not None
+    assert sum(cycle.selection["counts"].values()) == len(QUESTIONS)
 
 
 def test_the_newest_prompts_are_preferred() -> None:

@@ -16,7 +16,7 @@ from adapters.batch import Open, Save, Score, Step
 from server.adaptation.conduct import conduct, sweep
 from server.adaptation.sampler import Sampler
 from server.db import cycles
-from server.db.models import Query, Tenant
+from server.db.models import Cycle, Query, Tenant
 from server.db.tenants import delete_tenant
 from tests.fakes.vllm import Fault
 from tests.fakes.vllm_plan import Ask
@@ -171,7 +171,7 @@ async def test_a_deleted_tenant_gets_no_version(scene: Scene) -> None:
     sampling = asyncio.Event()
 
     def tell(ask: Ask) -> str:
-        if ask.model.endswith("-s3"):
+        if ask.model.endswith("-s4"):  # the mean of three steps
             sampling.set()
         return scene.model(ask)
 
@@ -323,3 +323,13 @@ async def test_a_prompt_that_is_erased_meanwhile_is_left_out(scene: Scene) -> No
     scene.trainer.hold_from = None
     assert await scene.conduct(await scene.take_over()) == CycleStatus.PROMOTED
     assert not erased & {group.query_id for group in await scene.groups(cycle_id)}
+
+
+async def test_a_cycle_with_settings_of_another_release_fails_at_once(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue()
+    async with scene.database.transaction() as session:
+        row = await session.get_one(Cycle, cycle_id)
+        row.settings = {"learning": {"steps": 0}}
+    assert await scene.conduct(await scene.claim()) == CycleStatus.FAILED
+    assert "learning.steps" in ((await scene.cycle(cycle_id)).error or "")

@@ -14,7 +14,7 @@ from server.db import cycles
 from server.worker import Worker
 
 from .conftest import add_queries, add_tenant
-from .fake_trainer import FakeTrainer
+from .fake_trainer import FakeTrainer, write_adapter
 from .scene import QUESTIONS, Scene, settings_of
 
 
@@ -148,3 +148,33 @@ async def test_a_crash_leaves_no_error_behind(scene: Scene) -> None:
     assert await worker_of(scene).work_once()
     cycle = await scene.cycle(cycle_id)
     assert (cycle.status, cycle.error) == (CycleStatus.PROMOTED, None)
+
+
+async def test_an_idle_worker_tidies_up_after_a_cycle_that_nobody_ended(scene: Scene) -> None:
+    await scene.tenant()
+    cycle_id = await scene.enqueue()
+    worker = worker_of(scene)
+    for number in range(cycles.MAX_ATTEMPTS):
+        await scene.claim(f"dead-{number}")
+        scene.clock.turn(16)
+    left = scene.tools.store.step_dirs(scene.tenant_id, cycle_id, 1).adapter
+    write_adapter(left, 0.5)
+    scene.fake.adapters[f"t1-adder--c{cycle_id}-s1"] = str(left)
+    assert not await worker.work_once()
+    assert (await scene.cycle(cycle_id)).status == CycleStatus.FAILED
+    await worker.tidy_up()
+    assert left.exists()  # not at every tick
+    scene.clock.turn(300)
+    await worker.tidy_up()
+    assert not left.exists()
+    assert set(scene.fake.adapters) == {"identity"}
+
+
+async def test_an_engine_is_waited_for_before_the_first_sweep(scene: Scene) -> None:
+    engine = scene.pool.engines[0]
+    assert await scene.tools.sampler.wait_ready(60)
+    scene.pool.set_state(engine, "away", "not looked at yet")
+    assert not await scene.tools.sampler.wait_ready(0)
+    waiting = asyncio.create_task(scene.tools.sampler.wait_ready(60))
+    await scene.pool.check(engine)
+    assert await waiting

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import httpx
 import pytest
 from ttrl_client import types
 
 from server.db.models import Cycle
+from server.db.tenants import update_settings
 from server.errors import Unauthorized
 from tests.fakes.admin import AdminWorld
 
@@ -55,6 +58,18 @@ async def test_a_name_that_is_taken_is_a_conflict(api: httpx.AsyncClient):
             "settings.schedule.cron",
         ),
         (
+            {"name": "a", "settings": {"schedule": {"cron": "0 0 31 4,6,9,11 *"}}},
+            "settings.schedule.cron",
+        ),
+        (
+            {"name": "a", "settings": {"schedule": {"interval_s": 10**12}}},
+            "settings.schedule.interval_s",
+        ),
+        (
+            {"name": "a", "settings": {"schedule": {"min_new_queries": 10**24}}},
+            "settings.schedule.min_new_queries",
+        ),
+        (
             {"name": "a", "settings": {"views": [{"pattern": "(", "templates": ["x"]}]}},
             "settings.views.0",
         ),
@@ -80,6 +95,44 @@ async def test_a_bad_tenant_is_refused_with_the_field_to_blame(
     error = response.json()["error"]
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert error["message"].startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [
+        ('{"learning": {"max_grad_norm": 1e999}}', "settings.learning.max_grad_norm"),
+        ('{"learning": {"dual_clip": 1e999}}', "settings.learning.dual_clip"),
+        ('{"gate": {"max_length_ratio": 1e999}}', "settings.gate.max_length_ratio"),
+        ('{"learning": {"stop": {"max_kl": 1e999}}}', "settings.learning.stop.max_kl"),
+        ('{"learning": {"max_visits": 1000000000000}}', "settings.learning.max_visits"),
+    ],
+)
+async def test_a_number_without_bound_is_refused(
+    lite_api: httpx.AsyncClient, settings: str, param: str
+):
+    body = f'{{"name": "a", "settings": {settings}}}'
+    json = {"Content-Type": "application/json"}
+    response = await lite_api.post("/tenants", content=body, headers=json)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+def test_every_number_that_a_client_sends_is_bounded():
+    bounds = [
+        (f"{kind.__name__}.{name}", field.metadata)
+        for kind in vars(types).values()
+        if isinstance(kind, type) and issubclass(kind, types.WireInput)
+        for name, field in kind.model_fields.items()
+        if int in (field.annotation, *get_args(field.annotation))
+    ]
+    without = [
+        name
+        for name, said in bounds
+        if not any(hasattr(one, "le") or hasattr(one, "lt") for one in said)
+    ]
+
+    assert len(bounds) > 10
+    assert without == []
 
 
 async def test_tenants_are_listed_newest_first_page_by_page(api: httpx.AsyncClient):
@@ -129,6 +182,24 @@ async def test_settings_are_replaced_whole(api: httpx.AsyncClient):
     settings = types.Tenant.model_validate_json(response.content).settings
     assert settings == types.TenantSettings(answer="number")
     assert (await api.get("/tenants/adder")).json() == response.json()
+
+
+async def test_settings_of_another_release_are_shown_as_far_as_they_can_be_read(
+    lite_api: httpx.AsyncClient, lite_world: AdminWorld
+):
+    made = await create(lite_api, "old")
+    await create(lite_api, "new")
+    stored = {"schedule": {"interval_s": 10**12}, "limits": {"concurrency": 3}}
+    async with lite_world.database.transaction() as session:
+        await update_settings(session, made.id, stored)
+
+    listed = (await lite_api.get("/tenants")).json()["items"]
+    asked = await lite_api.post("/tenants/old/cycles")
+
+    assert [tenant["name"] for tenant in listed] == ["new", "old"]
+    shown = types.TenantSettings.model_validate(listed[1]["settings"])
+    assert shown == types.TenantSettings(limits=types.Limits(concurrency=3))
+    assert (asked.status_code, asked.json()["error"]["code"]) == (409, "conflict")
 
 
 @pytest.mark.parametrize(

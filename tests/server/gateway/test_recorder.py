@@ -13,11 +13,10 @@ from sqlalchemy import select, text
 
 from server.db import log
 from server.db.engine import Database
-from server.db.log import EntryRefused, LogEntry, LoggedAnswer, storable, store_entries
+from server.db.log import EntryRefused, LogEntry, LoggedAnswer, fingerprint, storable, store_entries
 from server.db.models import Answer, Query, Tenant
 from server.errors import LogUnavailable
 from server.gateway import recorder as recorder_module
-from server.gateway.call import fingerprint
 from server.gateway.line import Pace
 from server.gateway.recorder import Recorder
 from server.spool.backlog import Backlog
