@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from adapters.batch import (
+    Average,
     Close,
     Closed,
     Failed,
@@ -106,6 +107,7 @@ def test_the_real_process(model_dir: Path, tmp_path: Path) -> None:
             Step([SAMPLE, TrainSample([3, 4], [7, 8], [-4.0, -4.0], [-0.5, -0.5])]),
             Save(str(tmp_path / "adapter"), str(tmp_path / "state")),
             Open(CONFIG, str(tmp_path / "adapter"), str(tmp_path / "state")),
+            Average(CONFIG, [str(tmp_path / "adapter")] * 2, str(tmp_path / "mean")),
             Score([SAMPLE]),
             Tokenize([{"role": "user", "content": "a"}]),
             Close(),
@@ -123,6 +125,7 @@ def test_the_real_process(model_dir: Path, tmp_path: Path) -> None:
             Stepped,
             Saved,
             Opened,
+            Saved,
             Scored,
             Tokenized,
             Closed,

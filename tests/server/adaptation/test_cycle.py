@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ttrl_client.types import CycleStatus
 
-from adapters.batch import Open, Score, Step
+from adapters.batch import Average, Open, Score, Step
 from server.db.engine import Database
 from tests.fakes.vllm_plan import Ask
 
@@ -27,15 +27,23 @@ async def test_a_better_candidate_goes_live(scene: Scene) -> None:
     assert await scene.live() == 1
 
 
-async def test_the_published_weights_are_those_of_the_last_step(scene: Scene) -> None:
+async def test_the_published_weights_are_the_mean_of_the_good_steps(scene: Scene) -> None:
     await scene.tenant()
     cycle = await scene.run()
     (version,) = await scene.versions()
-    assert read_skill(Path(version.path)) == pytest.approx(0.3)
+    assert read_skill(Path(version.path)) == pytest.approx(0.25)  # of 0.2 and 0.3
     assert scene.tools.store.verify(Path(version.path)).cycle_id == cycle.id
     assert version.manifest_digest == scene.tools.store.verify(Path(version.path)).digest
     assert version.report["candidate"] == cycle.candidate_report
     assert version.report["verification"]["mismatch"] == 0.0
+
+
+async def test_without_the_mean_they_are_those_of_the_last_step(scene: Scene) -> None:
+    await scene.tenant()
+    await scene.run(settings_of(learning={"average": False}))
+    (version,) = await scene.versions()
+    assert read_skill(Path(version.path)) == pytest.approx(0.3)
+    assert scene.trainer.count(Average) == 0
 
 
 async def test_each_step_samples_from_the_newest_weights(scene: Scene) -> None:
@@ -43,7 +51,8 @@ async def test_each_step_samples_from_the_newest_weights(scene: Scene) -> None:
     cycle = await scene.run()
     by_model = [ask.model for ask in scene.model.asked]
     in_order = list(dict.fromkeys(by_model))
-    steps = [f"t1-adder--c{cycle.id}-s{step}" for step in (1, 2, 3)]
+    # The third step's weights are not sampled from: what comes after it is the mean.
+    steps = [f"t1-adder--c{cycle.id}-s{step}" for step in (1, 2, 4)]
     assert in_order == ["identity", *steps, "t1-adder--v1"]
 
 

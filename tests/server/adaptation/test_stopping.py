@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ttrl_client.types import StopRules
 
-from server.adaptation.stopping import EarlyStop, Measured, early_stop
+from server.adaptation.stopping import EarlyStop, Measured, early_stop, plateau
 
 RULES = StopRules(patience=5)
 
@@ -86,8 +86,28 @@ def test_patience_ends() -> None:
     # The best three steps end at the sixth, which sampled from the fifth's weights.
     assert found == (
         11,
-        EarlyStop("stopped: no_progress: none for 5 steps after step 11; step 5 goes on", 5),
+        EarlyStop(
+            "stopped: no_progress: none for 5 steps after step 11; step 5 goes on", 5, is_harm=False
+        ),
     )
+
+
+def test_of_steps_whose_views_agree_alike_the_best_has_the_highest_ratio() -> None:
+    steps = measured(
+        view_agreement=[0.5, *[1.0] * 12],
+        majority_ratio=[0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, *[0.9] * 6],
+    )
+    found = first_stop(steps)
+    assert found is not None
+    assert (found[0], found[1].best_step) == (13, 7)
+
+
+def test_the_plateau_is_where_the_ratio_was_as_good_as_ever() -> None:
+    ratios = [0.3, 0.5, 0.7, 0.9, 0.95, 0.95, 0.94, 0.8, 0.7, 0.95, 0.95, 0.96]
+    # As means over three: .. .85 .93 .95 .90 .81 .82 .87 .95
+    assert plateau(measured(majority_ratio=ratios)) == {5, 6, 11}
+    assert plateau(measured(majority_ratio=[0.5])) == set()  # the incumbent's
+    assert plateau([]) == set()
 
 
 def test_without_views_the_votes_say_whether_there_is_progress() -> None:
