@@ -63,7 +63,8 @@ def early_stop(steps: Sequence[Measured], rules: StopRules) -> EarlyStop | None:
         return None
     reason, num_suspect = found
     best = _best_step(steps[: len(steps) - num_suspect])
-    kept = f"step {best} goes on" if best else "no step goes on"
+    fate = "goes on" if harm is not None else "was the best"
+    kept = f"step {best} {fate}" if best else "no step goes on"
     told = f"stopped: {reason} after step {len(steps)}; {kept}"
     return EarlyStop(told, best, is_harm=harm is not None)
 

@@ -87,7 +87,9 @@ def test_patience_ends() -> None:
     assert found == (
         11,
         EarlyStop(
-            "stopped: no_progress: none for 5 steps after step 11; step 5 goes on", 5, is_harm=False
+            "stopped: no_progress: none for 5 steps after step 11; step 5 was the best",
+            5,
+            is_harm=False,
         ),
     )
 
