@@ -91,7 +91,7 @@ class Learner:
         request = Average(self._config, folders, str(made.adapter_dir))
 
         async def attempt() -> Saved:
-            return await self._trainer.ask(request, Saved)
+            return await self._ask(request, Saved)
 
         await self._redoing(attempt)
 
@@ -127,7 +127,7 @@ class Learner:
             self._opened = checkpoint
 
     async def _ask(self, request: Request, expect: type[Reply]) -> Reply:
-        # A request that fails or is cancelled ends the trainer, and with it what it has open.
+        # A request that fails or is cancelled may end the trainer, and with it what it has open.
         opened, self._opened = self._opened, None
         reply = await self._trainer.ask(request, expect)
         self._opened = opened

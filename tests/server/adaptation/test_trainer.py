@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.batch import Close, LearnerConfig, Tokenize, Tokenized, TrainSample
+from adapters.batch import Average, Close, LearnerConfig, Tokenize, Tokenized, TrainSample
 from server.adaptation.learner import Checkpoint, Learner
 from server.adaptation.sampler import Policy
 from server.adaptation.trainer import TrainerProcess, trainer_command
@@ -221,3 +221,21 @@ async def test_a_learner_that_was_interrupted_has_nothing_to_close(
     await learner.score(checkpoint, [])
     await learner.close()
     assert fake.count(Close) == 1
+
+
+async def test_a_learner_that_was_interrupted_while_it_averaged_has_nothing_to_close(
+    tmp_path: Path,
+) -> None:
+    write_adapter(tmp_path, 0.5)
+    fake = FakeTrainer()
+    learner = Learner(fake, LearnerConfig())
+    start = Checkpoint(0, Policy("live", str(tmp_path)), str(tmp_path), None)
+    await learner.score(start, [])
+    fake.hold_from = len(fake.asked) + 1
+    averaging = asyncio.create_task(learner.average([start, start], checkpoint(tmp_path, 1)))
+    await asyncio.wait_for(fake.held.wait(), 60)
+    averaging.cancel()
+    await asyncio.gather(averaging, return_exceptions=True)
+    fake.hold_from = None
+    await learner.close()
+    assert (fake.count(Average), fake.count(Close)) == (1, 0)

@@ -12,7 +12,7 @@ from ttrl_client.types import CycleStatus
 from adapters import batch
 from adapters.answers import AnswerSpec, Equivalence
 from adapters.answers.spec import AnswerKind
-from adapters.batch import Open, Save, Score, Step
+from adapters.batch import Average, Open, Save, Score, Step
 from server.adaptation.conduct import conduct, sweep
 from server.adaptation.sampler import Sampler
 from server.db import cycles
@@ -106,7 +106,7 @@ async def test_an_engine_that_stays_away_fails_the_cycle(scene: Scene) -> None:
     assert await scene.live() == 0
 
 
-@pytest.mark.parametrize("request_type", [Open, Step, Save, Score])
+@pytest.mark.parametrize("request_type", [Open, Step, Save, Average, Score])
 async def test_a_trainer_that_dies_is_started_again(
     scene: Scene, request_type: type[batch.Request]
 ) -> None:
