@@ -72,6 +72,8 @@ class JudgedGroup:
     truth: str | None = None
     voted: str | None = None
     label_source: LabelSource | None = None  # None: there is no label
+    flipped: bool | None = None  # whether the label is another than the visit before's; None: one
+    # of the two visits has none
 
     def train_samples(self) -> list[TrainSample]:
         """What the trainer gets: samples with an advantage."""
@@ -124,9 +126,7 @@ async def judge(
     """Vote on each group of a step, and give its samples their advantages; `truths` by fingerprint
     are the labels where they are known.
     """
-    visits: Mapping[str, Sequence[Visit]] = {}
-    if run.settings.learning.guard or run.settings.learning.steady:
-        visits = await _visits(run, groups)
+    visits = await _visits(run, groups)
     return await asyncio.to_thread(
         judge_groups, groups, run.tools.judge, run.settings, visits, truths, seed=run.seed
     )
@@ -151,6 +151,7 @@ class _Considered:
     voted: str | None
     truth: str | None
     is_told: bool  # the label is the truth, not the vote's
+    flipped: bool | None
 
 
 def judge_groups(
@@ -223,7 +224,9 @@ def _consider(
         if learning.steady:
             estimator = Steady(estimator, before)
         estimate = estimator(ballots)
-    return _Considered(ballots, estimate, plain.vote.label, truth, is_told)
+    label = estimate.vote.label
+    flipped = None if before is None or label is None else label != before
+    return _Considered(ballots, estimate, plain.vote.label, truth, is_told, flipped)
 
 
 def _renamed(
@@ -244,7 +247,8 @@ def _renamed(
 def _unjudged(group: SampledGroup, truth: str | None) -> _Considered:
     ballots = [Ballot(None, rewarded=False) for _ in group.samples]
     vote = replace(majority([None] * len(ballots), min_answers=1), reason=UNJUDGED)
-    return _Considered(ballots, no_signal(vote, ballots), None, truth, is_told=False)
+    estimate = no_signal(vote, ballots)
+    return _Considered(ballots, estimate, None, truth, is_told=False, flipped=None)
 
 
 def _judged(group: SampledGroup, considered: _Considered, credit: Credit) -> JudgedGroup:
@@ -269,6 +273,7 @@ def _judged(group: SampledGroup, considered: _Considered, credit: Credit) -> Jud
         truth=considered.truth,
         voted=considered.voted,
         label_source=_label_source(considered),
+        flipped=considered.flipped,
     )
 
 

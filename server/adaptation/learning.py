@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from time import perf_counter
 
 from adapters.batch import TrainSample
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
-from server.adaptation.measures import flip_rate, group_metrics, update_metrics
+from server.adaptation.measures import group_metrics, update_metrics
 from server.adaptation.run import Progress, Run, advance, cycle_of_step, follow_orders
 from server.adaptation.sampling import Sampled
 from server.adaptation.selection import Prompt, Selection, prompts_of_step
 from server.adaptation.tracing import entered
-from server.answers import spec_of
 from server.db import steps
 from server.db.steps import StepRecord
 
@@ -50,7 +48,7 @@ async def learn(
         LeaseLost: another worker has taken the cycle up; nothing is stored.
     """
     entered("train")
-    metrics = group_metrics(groups, sampled.seconds) | await _flips(run, groups)
+    metrics = group_metrics(groups, sampled.seconds)
     samples = [sample for group in groups for sample in group.train_samples()]
     made: Checkpoint | None = None
     if samples:
@@ -71,19 +69,6 @@ async def learn(
         if checkpoint is not None and checkpoint != after.checkpoint:
             await _forget(run, checkpoint)
     return after
-
-
-async def _flips(run: Run, groups: Sequence[JudgedGroup]) -> dict[str, float]:
-    """How many labels are others than at their prompt's last visit. Answers are compared, so a
-    thread does it.
-    """
-    fingerprints = [group.group.prompt.fingerprint for group in groups]
-    async with run.tools.database.transaction(write=False) as session:
-        history = await steps.label_history(session, run.lease.tenant_id, fingerprints)
-    rate = await asyncio.to_thread(
-        flip_rate, groups, history, run.tools.judge, spec_of(run.settings)
-    )
-    return {} if rate is None else {"flip_rate": rate}
 
 
 async def _update(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import fsum, log, sqrt
 from statistics import stdev
 
-from adapters.answers import AnswerKind, AnswerSpec
 from adapters.batch import Stepped
 from adapters.quality import label_accuracy
 from adapters.vote import Vote
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
-from server.adaptation.tools import Judge
-
-History = Mapping[str, Sequence[tuple[str | None, float]]]
 
 
 def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, float]:
@@ -29,6 +25,7 @@ def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, f
             agreement for g in asked if (agreement := g.vote.view_agreement) is not None
         ),
         "vote_entropy": _mean(h for g in asked if (h := vote_entropy(g.vote)) is not None),
+        "flip_rate": _mean(float(group.flipped) for group in groups if group.flipped is not None),
         "mean_reward": _mean(judged.reward for judged in samples if judged.reward is not None),
         "answer_rate": _mean(float(judged.answer is not None) for judged in samples),
         "answer_rate_error": _answer_rate_error(asked),
@@ -73,21 +70,6 @@ def vote_entropy(vote: Vote) -> float | None:
     total = fsum(vote.shares.values())
     nats = -fsum(p / total * log(p / total) for p in vote.shares.values() if p > 0)
     return max(0.0, nats) / log(vote.num_answers)
-
-
-def flip_rate(
-    groups: Sequence[JudgedGroup], history: History, judge: Judge, spec: AnswerSpec | AnswerKind
-) -> float | None:
-    """Share of labels that mean another answer than the last label of their prompt, in the earlier
-    visits of `history` (oldest first); None where no prompt had one. Blocking.
-    """
-    flips: list[float] = []
-    for group in groups:
-        earlier = [label for label, _ in history.get(group.group.prompt.fingerprint, ()) if label]
-        if group.vote.label is not None and earlier:
-            now, then = judge.classes([group.vote.label, earlier[-1]], spec)
-            flips.append(float(now != then))
-    return _mean(flips)
 
 
 def _answer_rate_error(groups: Sequence[JudgedGroup]) -> float | None:

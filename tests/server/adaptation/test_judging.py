@@ -162,6 +162,33 @@ def test_the_same_label_in_another_spelling_has_not_turned(judge: Equivalence) -
     assert (found.reason, found.vote.label) == (None, "1/2")
 
 
+@pytest.mark.parametrize("steady", [True, False])
+def test_a_label_flips_against_the_last_one_that_there_was(
+    judge: Equivalence, steady: bool
+) -> None:
+    ones = group(r"\boxed{1}", r"\boxed{2}", r"\boxed{1}")
+    turned = judged(
+        judge, ones, [Visit("1", 0.5), Visit("7", 0.5), Visit(None, 0.2)], steady=steady
+    )
+    stayed = judged(judge, ones, [Visit("7", 0.5), Visit("1", 0.5)], steady=steady)
+    assert (turned.flipped, stayed.flipped) == (True, False)
+
+
+def test_the_same_answer_in_other_words_is_no_flip(judge: Equivalence) -> None:
+    texts = (r"\boxed{0.5}", r"\boxed{3}", r"\boxed{0.5}")
+    visits = [Visit(r"\frac{1}{2}", 0.5)]
+    assert judged(judge, group(*texts), visits).flipped is False
+    (truth,) = judge.classes(["0.5"], "math")
+    assert judged(judge, group(*texts), visits, truth).flipped is False
+
+
+def test_first_visits_and_abstentions_are_no_flips(judge: Equivalence) -> None:
+    ones = group(r"\boxed{1}", r"\boxed{1}")
+    assert judged(judge, ones).flipped is None
+    assert judged(judge, ones, [Visit(None, 0.2)]).flipped is None
+    assert judged(judge, ones, [Visit("1", 0.5)], min_answers=8).flipped is None
+
+
 def test_served_answers_vote_and_are_not_trained_on(judge: Equivalence) -> None:
     served = (r"\boxed{2}", r"\boxed{2}")
     found = judged(judge, group(r"\boxed{1}", r"\boxed{2}", r"\boxed{1}", served=served))

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from math import log
 
 import pytest
 
-from adapters.answers import Equivalence
 from adapters.vote import majority
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import JudgedGroup, JudgedSample
-from server.adaptation.measures import flip_rate, group_metrics, vote_entropy
+from server.adaptation.measures import group_metrics, vote_entropy
 from server.adaptation.selection import Prompt
 from server.engine.client import Completion
 
 
-@pytest.fixture
-def judge() -> Iterator[Equivalence]:
-    with Equivalence() as judge:
-        yield judge
-
-
-def group(*answers: str | None, fingerprint: str = "f") -> JudgedGroup:
-    prompt = Prompt("q", fingerprint, [{"role": "user", "content": "x"}])
+def group(*answers: str | None) -> JudgedGroup:
+    prompt = Prompt("q", "f", [{"role": "user", "content": "x"}])
     samples = tuple(Sample(0, [1], Completion([1, 2], [-1.0, -1.0], "", "stop")) for _ in answers)
     judged = tuple(
         JudgedSample(sample, answer, 0.0, 0.0)
@@ -46,24 +38,10 @@ def test_samples_without_an_answer_do_not_count_in_the_entropy() -> None:
     assert vote_entropy(halves) == pytest.approx(log(2) / log(4))
 
 
-def test_a_label_flips_against_the_last_one_that_there_was(judge: Equivalence) -> None:
-    groups = [group("1", fingerprint="a"), group("2", fingerprint="b"), group("3", fingerprint="c")]
-    history = {
-        "a": [("1", 0.5), ("7", 0.5), (None, 0.2)],
-        "b": [("7", 0.5), ("2", 0.5)],
-        "c": [(None, 0.2)],
-    }
-    assert flip_rate(groups, history, judge, "number") == 0.5
-
-
-def test_the_same_answer_in_other_words_is_no_flip(judge: Equivalence) -> None:
-    history = {"f": [(r"\frac{1}{2}", 0.5)]}
-    assert flip_rate([group("0.5")], history, judge, "math") == 0.0
-
-
-def test_there_is_no_flip_rate_of_first_visits_and_abstentions(judge: Equivalence) -> None:
-    assert flip_rate([group("1")], {}, judge, "number") is None
-    assert flip_rate([group(None)], {"f": [("1", 0.5)]}, judge, "number") is None
+def test_the_flip_rate_is_of_labels_that_can_have_flipped() -> None:
+    groups = [replace(group("1"), flipped=flipped) for flipped in (True, False, None)]
+    assert group_metrics(groups, 1.0)["flip_rate"] == 0.5
+    assert "flip_rate" not in group_metrics([group("1")], 1.0)
 
 
 def test_the_error_of_the_answer_rate_is_between_prompts() -> None:

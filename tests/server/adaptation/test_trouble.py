@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 from ttrl_client.types import CycleStatus
 
 from adapters import batch
@@ -16,7 +17,7 @@ from adapters.batch import Average, Open, Save, Score, Step
 from server.adaptation.conduct import conduct, sweep
 from server.adaptation.sampler import Sampler
 from server.db import cycles
-from server.db.models import Cycle, Query, Tenant
+from server.db.models import Cycle, Group, Query, Tenant
 from server.db.tenants import delete_tenant
 from tests.fakes.vllm import Fault
 from tests.fakes.vllm_plan import Ask
@@ -91,6 +92,19 @@ async def test_a_defect_that_some_answers_meet_does_not_end_the_cycle(scene: Sce
     assert status in (CycleStatus.PROMOTED, CycleStatus.REJECTED)
     reasons = [group.reason for group in await scene.groups(cycle_id)]
     assert 0 < reasons.count("unjudged") < len(reasons)
+
+
+async def test_earlier_labels_that_a_defect_meets_do_not_end_the_cycle(scene: Scene) -> None:
+    await scene.tenant()
+    await scene.run()
+    async with scene.database.transaction() as session:
+        await session.execute(update(Group).values(label="36"))
+    settings = settings_of(learning={"steady": False})
+    cycle_id = await scene.enqueue(settings, seed=8)
+    with Broken() as judge:
+        status = await conduct(replace(scene.tools, judge=judge), await scene.claim())
+    assert status in (CycleStatus.PROMOTED, CycleStatus.REJECTED)
+    assert "unjudged" in {group.reason for group in await scene.groups(cycle_id)}
 
 
 async def test_an_engine_that_stays_away_fails_the_cycle(scene: Scene) -> None:
