@@ -7,7 +7,8 @@ it, and move the weights towards them with a group-relative policy gradient,
     y* = vote(a_1 .. a_N),   r_i = 1[a_i = y*],   A_i = r_i - mean(r),
 
 which is GRPO (arXiv 2402.03300) without the division by the deviation (Dr. GRPO, arXiv 2503.20783),
-one update for each batch of samples, so sampling stays on-policy. The vote is the harmonic one over
+one update for each batch of samples, so sampling stays on-policy (or one update behind, where a
+tenant has it so: server.adaptation.batches). The vote is the harmonic one over
 several phrasings of the prompt (Self-Harmony, arXiv 2511.01191; see adapters.vote). Our deviations:
 the weights are a LoRA adapter, groups that do not agree are not learned from, a correct answer that
 somebody told is the label in the place of the vote's, the result is the mean of the weights of the
@@ -22,13 +23,13 @@ from __future__ import annotations
 
 from ttrl_client.types import CycleStatus
 
+from server.adaptation.batches import Batches
 from server.adaptation.ending import Ending
 from server.adaptation.evaluation import decide_and_store, measure_candidate, measure_incumbent
 from server.adaptation.judging import judge
-from server.adaptation.learning import learn, next_prompts, no_signal
+from server.adaptation.learning import learn, no_signal
 from server.adaptation.promotion import go_live, publish
 from server.adaptation.run import Run
-from server.adaptation.sampling import sample_step
 from server.adaptation.selection import select_prompts
 from server.adaptation.settling import settle
 
@@ -49,10 +50,10 @@ async def run_cycle(run: Run) -> Ending:
     baseline = await measure_incumbent(run, selection)
 
     progress = run.progress
-    while (prompts := await next_prompts(run, selection, progress)) is not None:
-        sampled = await sample_step(run, progress, prompts)
-        groups = await judge(run, sampled.groups, selection.truths)
-        progress = await learn(run, progress, sampled, groups)
+    async with Batches(run, selection) as batches:
+        while (batch := await batches.next(progress)) is not None:
+            groups = await judge(run, batch.groups, selection.truths)
+            progress = await learn(run, progress, batch, groups)
 
     if progress.checkpoint.step == 0:
         return Ending(CycleStatus.REJECTED, await no_signal(run, progress))

@@ -9,32 +9,11 @@ from adapters.batch import TrainSample
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
 from server.adaptation.measures import group_metrics, update_metrics
-from server.adaptation.run import Progress, Run, advance, cycle_of_step, follow_orders
+from server.adaptation.run import Progress, Run, advance, cycle_of_step
 from server.adaptation.sampling import Sampled
-from server.adaptation.selection import Prompt, Selection, prompts_of_step
 from server.adaptation.tracing import entered
 from server.db import steps
 from server.db.steps import StepRecord
-
-MAX_IDLE_STEPS = 3  # in a row without an update: the traffic has nothing more to teach
-
-
-async def next_prompts(
-    run: Run, selection: Selection, progress: Progress
-) -> tuple[Prompt, ...] | None:
-    """The prompts of the next step; None when training ends.
-
-    Raises:
-        CycleCancelled: somebody cancelled the cycle.
-    """
-    await follow_orders(run)
-    learning = run.settings.learning
-    if progress.stop is not None or progress.idle_steps >= MAX_IDLE_STEPS:
-        return None
-    if progress.steps_done >= learning.steps:
-        return None
-    return prompts_of_step(selection, progress.steps_done + 1, learning.prompts_per_step)
-
 
 async def learn(
     run: Run, progress: Progress, sampled: Sampled, groups: Sequence[JudgedGroup]
@@ -48,7 +27,7 @@ async def learn(
         LeaseLost: another worker has taken the cycle up; nothing is stored.
     """
     entered("train")
-    metrics = group_metrics(groups, sampled.seconds)
+    metrics = group_metrics(groups, sampled.seconds) | {"staleness": float(sampled.staleness)}
     samples = [sample for group in groups for sample in group.train_samples()]
     made: Checkpoint | None = None
     if samples:
@@ -65,9 +44,9 @@ async def learn(
     async with run.tools.database.transaction() as session:
         await steps.write_step(session, run.lease, record, now=run.tools.clock.now())
     after = advance(progress, made, metrics, run.settings.learning.stop)
-    for checkpoint in (progress.checkpoint, made):
-        if checkpoint is not None and checkpoint != after.checkpoint:
-            await _forget(run, checkpoint)
+    # A batch that is sampled ahead comes from the weights before this update.
+    for checkpoint in {progress.before, made or progress.before} - {after.before, after.checkpoint}:
+        await _forget(run, checkpoint)
     return after
 
 

@@ -7,6 +7,7 @@ A crash may come between any two of these; what is stored when, and who goes on 
 | before the selection | nothing | selects |
 | after it, before the baseline | selection | samples the baseline again, with the same seeds |
 | while a step samples or votes | the steps before | opens the last checkpoint, redoes the step |
+| while a batch is sampled ahead | the steps before | samples it from the newest weights |
 | after the update, before its row | directories that no row names | redoes the step elsewhere |
 | after the row | the step with its groups | goes on behind it; the engine loads on demand |
 | after an early stop | all steps | stops again, with the same best step |
@@ -56,6 +57,7 @@ class Progress:
     steps_done: int
     idle_steps: int  # in a row without an update, up to now
     checkpoint: Checkpoint  # what goes on: the newest, or after an early stop the best
+    before: Checkpoint  # what the last step went on from
     path: tuple[Checkpoint, ...] = ()
     measured: tuple[Measured, ...] = ()
     stop: EarlyStop | None = None
@@ -207,7 +209,7 @@ def progress_of(done: Sequence[CycleStep], incumbent: VersionRef, rules: StopRul
         adapter_dir=incumbent.path if incumbent.number else None,
         state_dir=None,
     )
-    progress = Progress(0, 0, start)
+    progress = Progress(0, 0, start, start)
     for row in done:
         checkpoint = None
         if row.engine_name is not None and row.adapter_dir is not None:
@@ -226,8 +228,9 @@ def advance(
     """One step further; `made` is None where the step made no update. After an early stop, the best
     weights are those that go on: all of the cycle's lie on disk until it ends.
     """
-    path = (*progress.path, progress.checkpoint)
-    measured = (*progress.measured, Measured(progress.checkpoint.step, metrics))
+    sampled_from = progress.before if metrics.get("staleness") else progress.checkpoint
+    path = (*progress.path, sampled_from)
+    measured = (*progress.measured, Measured(sampled_from.step, metrics))
     stop = early_stop(measured, rules)
     checkpoint = made or progress.checkpoint
     if stop is not None:
@@ -236,6 +239,7 @@ def advance(
         steps_done=progress.steps_done + 1,
         idle_steps=0 if made else progress.idle_steps + 1,
         checkpoint=checkpoint,
+        before=progress.checkpoint,
         path=path,
         measured=measured,
         stop=stop,

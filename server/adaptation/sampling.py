@@ -25,8 +25,9 @@ from adapters.answers import DEFECTS
 from adapters.waves import Rule, Stop, find_stop
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import ballots_of, reads_strictly
+from server.adaptation.learner import Checkpoint
 from server.adaptation.phrasing import phrase
-from server.adaptation.run import Progress, Run
+from server.adaptation.run import Run
 from server.adaptation.sampler import Draw, Policy, all_of
 from server.adaptation.seats import Seats
 from server.adaptation.seeds import derive_seed
@@ -46,6 +47,7 @@ class Sampled:
 
     groups: tuple[SampledGroup, ...]
     seconds: float
+    staleness: int = 0  # steps between the weights that they come from and those that learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,11 @@ class _Drawing:
     wave: int | None = None  # None: all at once
 
 
-async def sample_step(run: Run, progress: Progress, prompts: Sequence[Prompt]) -> Sampled:
-    """The groups of the cycle's next step, from the newest weights, in waves where the tenant has
-    it so, with the answers that these very weights gave to users.
+async def sample_step(
+    run: Run, step: int, checkpoint: Checkpoint, prompts: Sequence[Prompt]
+) -> Sampled:
+    """The groups of a step, from the checkpoint's weights, in waves where the tenant has it so, with
+    the answers that these very weights gave to users.
 
     Raises:
         CycleCancelled: somebody cancelled the cycle meanwhile.
@@ -69,14 +73,14 @@ async def sample_step(run: Run, progress: Progress, prompts: Sequence[Prompt]) -
     """
     learning = run.settings.learning
     drawing = _Drawing(
-        policy=progress.checkpoint.policy,
+        policy=checkpoint.policy,
         seats=Seats(run),
         num_samples=learning.samples_per_prompt,
-        occasion=f"step {progress.steps_done + 1}",
+        occasion=f"step {step}",
         wave=learning.wave,
     )
     served: Mapping[str, tuple[str, ...]] = {}
-    if learning.served_votes and progress.checkpoint.step == 0:
+    if learning.served_votes and checkpoint.step == 0:
         served = await served_votes(run, prompts)
     return await _sample(run, drawing, prompts, served)
 

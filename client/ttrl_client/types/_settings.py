@@ -122,6 +122,11 @@ class Learning(WireInput):
         description="Answers that the current version gave to users under the same sampling "
         "settings vote as well.",
     )
+    ahead: bool = Field(
+        default=False,
+        description="Sample the answers of a step while the step before is still learned from: "
+        "faster, from weights that are one update older.",
+    )
     max_tokens: int = Field(
         default=512, ge=1, le=32768, description="Longest sampled answer, in tokens."
     )

@@ -1,0 +1,88 @@
+"""The batches that a cycle learns from, one after the other.
+
+Engine and trainer wait for each other all the time, unless the tenant has it that a batch is
+sampled *ahead*, while the one before it is still learned from (`learning.ahead`). It then comes
+from weights that have not learned from the batch before it: its staleness is one step, as in
+asynchronous RLHF (arXiv 2410.18252). The loss weighs the difference out, by truncated importance
+sampling against the engine's log-probabilities (adapters.training.loss). Never more than one batch
+is ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from server.adaptation.learner import Checkpoint
+from server.adaptation.run import Progress, Run, follow_orders
+from server.adaptation.sampling import Sampled, sample_step
+from server.adaptation.selection import Selection, prompts_of_step
+
+MAX_IDLE_STEPS = 3  # in a row without an update: the traffic has nothing more to teach
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampling:
+    """A batch on its way, and the weights that it comes from."""
+
+    checkpoint: Checkpoint
+    task: asyncio.Task[Sampled]
+
+
+class Batches:
+    """Of one claim of a cycle. Sampling that nobody waits for any more ends with the block."""
+
+    def __init__(self, run: Run, selection: Selection) -> None:
+        self._run = run
+        self._selection = selection
+        self._sampling: _Sampling | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._sampling is not None:
+            self._sampling.task.cancel()
+            await asyncio.gather(self._sampling.task, return_exceptions=True)
+            self._sampling = None
+
+    async def next(self, progress: Progress) -> Sampled | None:
+        """The batch of the step after `progress`; None when training ends.
+
+        Raises:
+            CycleCancelled: somebody cancelled the cycle.
+            EngineUnavailable: the engine stayed away.
+        """
+        await follow_orders(self._run)
+        if self._is_over(progress):
+            return None
+        step = progress.steps_done + 1
+        current = self._sampling or self._begin(step, progress.checkpoint)
+        self._sampling = current
+        sampled = await current.task
+        self._sampling = None
+        learning = self._run.settings.learning
+        if learning.ahead and step < learning.steps:
+            self._sampling = self._begin(step + 1, progress.checkpoint)
+        return replace(sampled, staleness=int(current.checkpoint != progress.checkpoint))
+
+    def _is_over(self, progress: Progress) -> bool:
+        return (
+            progress.stop is not None
+            or progress.idle_steps >= MAX_IDLE_STEPS
+            or progress.steps_done >= self._run.settings.learning.steps
+        )
+
+    def _begin(self, step: int, checkpoint: Checkpoint) -> _Sampling:
+        prompts = prompts_of_step(
+            self._selection, step, self._run.settings.learning.prompts_per_step
+        )
+        sampling = sample_step(self._run, step, checkpoint, prompts)
+        return _Sampling(checkpoint, asyncio.create_task(sampling, name=f"step {step}"))
