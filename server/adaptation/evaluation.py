@@ -84,7 +84,7 @@ async def _untrained_agreement(run: Run, probe: Sequence[Prompt]) -> dict[str, A
 async def measure_candidate(
     run: Run, checkpoint: Checkpoint, probe: Sequence[Prompt], baseline: Baseline
 ) -> EvaluationReport:
-    """The newest weights on the probe, against the incumbent's labels and the same truths."""
+    """What the cycle came to on the probe, against the incumbent's labels and the same truths."""
     if run.decision is not None and run.candidate_report is not None:
         return _from_json(run.candidate_report)
     await enter(run, CyclePhase.EVALUATE)

@@ -88,7 +88,7 @@ async def _forget(run: Run, checkpoint: Checkpoint) -> None:
     """Give the engine its slot back; the incumbent's is not ours to give."""
     superseded = checkpoint.policy.engine_name
     if cycle_of_step(superseded) == run.lease.cycle_id:
-        await run.tools.sampler.unload(lambda name: name == superseded)
+        await run.tools.sampler.forget(superseded)
 
 
 async def no_signal(run: Run, progress: Progress) -> tuple[str, ...]:

@@ -69,11 +69,14 @@ def early_stop(steps: Sequence[Measured], rules: StopRules) -> EarlyStop | None:
     return EarlyStop(told, best, is_harm=harm is not None)
 
 
-def plateau(steps: Sequence[Measured]) -> set[int]:
-    """The steps whose weights were as good as the best, to `TOLERANCE`, without the incumbent's."""
+def plateau(steps: Sequence[Measured], reached: int) -> set[int]:
+    """The steps whose weights were as good as the best, to `TOLERANCE`, and those that learning
+    has `reached`; without the incumbent's.
+    """
     ratio = _over_window(steps, "majority_ratio")
     least = max(ratio.values(), default=0.0) - TOLERANCE
-    return {steps[at].sampled_from for at, value in ratio.items() if value >= least} - {0}
+    good = {steps[at].sampled_from for at, value in ratio.items() if value >= least}
+    return (good | {reached}) - {0}
 
 
 _Found = tuple[str, int]  # the reason, and how many of the last steps are not to be trusted
@@ -112,18 +115,23 @@ def _drift(steps: Sequence[Measured], rules: StopRules) -> _Found | None:
 
 
 def _no_progress(steps: Sequence[Measured], rules: StopRules) -> _Found | None:
-    agreement = _agreement(steps)
-    best = max(agreement, key=lambda at: (agreement[at], -at), default=None)
+    best = _best_at(steps)
     if best is None or len(steps) - 1 - best < rules.patience:
         return None
     return f"no_progress: none for {rules.patience} steps", 0
 
 
 def _best_step(steps: Sequence[Measured]) -> int:
-    agreement = _agreement(steps)
-    if not agreement:
+    best = _best_at(steps)
+    if best is None:
         return steps[-1].sampled_from if steps else 0
-    return steps[max(agreement, key=lambda at: (agreement[at], -at))].sampled_from
+    return steps[best].sampled_from
+
+
+def _best_at(steps: Sequence[Measured]) -> int | None:
+    """The position of the step that agreed best, the first of equals; None: nothing was voted."""
+    agreement = _agreement(steps)
+    return max(agreement, key=lambda at: (agreement[at], -at), default=None)
 
 
 def _agreement(steps: Sequence[Measured]) -> dict[int, tuple[float, float]]:
