@@ -21,10 +21,11 @@ from adapters.gate import GateDecision, GatePolicy, decide
 from adapters.report import EvaluationReport, ProbeSample, labels_of, report
 from server.adaptation.judging import answer_classes, train_sample
 from server.adaptation.learner import Checkpoint
+from server.adaptation.prompt import Prompt
 from server.adaptation.run import Run, enter
 from server.adaptation.sampler import Policy
 from server.adaptation.sampling import Sample, SampledGroup, sample_groups
-from server.adaptation.selection import Prompt, Selection
+from server.adaptation.selection import Selection
 from server.adaptation.tracing import entered
 from server.answers import spec_of
 from server.db.cycles import update_fenced

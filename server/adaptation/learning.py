@@ -9,9 +9,10 @@ from adapters.batch import TrainSample
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
 from server.adaptation.measures import group_metrics, update_metrics
+from server.adaptation.prompt import Prompt
 from server.adaptation.run import Progress, Run, advance, cycle_of_step, follow_orders
 from server.adaptation.sampling import Sampled
-from server.adaptation.selection import Prompt, Selection, prompts_of_step
+from server.adaptation.selection import Selection, prompts_of_step
 from server.adaptation.tracing import entered
 from server.db import steps
 from server.db.steps import StepRecord
