@@ -14,9 +14,9 @@ logger = structlog.get_logger(__name__)
 
 
 async def settle(run: Run, progress: Progress) -> Checkpoint:
-    """The mean of the last weights and of those as good as the best, where the tenant has it so and
-    there are several; else where learning has led. A function of the stored steps: after a crash
-    the next claim makes the same weights, under a name of its own.
+    """The mean of the weights that learning has reached and of those as good as the best, where the
+    tenant has it so, there are several, and learning did no harm; else those reached. A function of
+    the stored steps: after a crash the next claim makes the same weights, under a name of its own.
 
     Raises:
         TrainerFailed: the trainer failed again and again.

@@ -1,4 +1,4 @@
-"""When a cycle stops learning early, and which step's weights it goes on with.
+"""When a cycle stops learning early, and which step it goes back to then.
 
 The rules look at the measures of all steps so far (docs/algorithm.md lists them), so a cycle that
 is taken up after a crash comes to the same decision from the stored steps:
@@ -9,16 +9,17 @@ is taken up after a crash comes to the same decision from the stored steps:
   step's: the policy says the same whatever it is asked (SRT, arXiv 2505.21444).
 - drift: the samples of a step are further than `max_kl` from the base model, or engine and trainer
   are that far apart.
-- no progress: for `patience` steps the agreement of the views (of the votes, where no prompt has
-  views) was not better than the best so far.
+- no progress: for `patience` steps the agreement of the views or, where views agree alike, the
+  majority ratio was not better than the best so far (the ratio alone, where no prompt has views).
 
 What a step measures are the weights that it *sampled from*, those of the step before. The best
 step is the one whose samples agreed best, averaged over `WINDOW` steps, before anything was wrong;
 where views agree alike, as they soon do, the one with the highest majority ratio. A high agreement
 is no proof, collapsed policies agree too: the gate decides, as always.
 
-A cycle to whose end nothing was wrong does not go on with one step's weights, but with the mean of
-those that were as good as the best (`plateau`, adapters.training.averaging).
+After any early stop a cycle goes back to the best step. Where nothing was wrong to the end, stopped
+or not, the mean of the steps that were as good as the best takes the place of the one step that was
+reached (`plateau`, adapters.training.averaging).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStop:
-    """Why a cycle stops learning, and the step whose weights go on (0: there is nothing to go on
+    """Why a cycle stops learning, and the step that it goes back to (0: there is nothing to go on
     with).
     """
 
@@ -63,8 +64,7 @@ def early_stop(steps: Sequence[Measured], rules: StopRules) -> EarlyStop | None:
         return None
     reason, num_suspect = found
     best = _best_step(steps[: len(steps) - num_suspect])
-    fate = "goes on" if harm is not None else "was the best"
-    kept = f"step {best} {fate}" if best else "no step goes on"
+    kept = f"step {best} was the best" if best else "no step goes on"
     told = f"stopped: {reason} after step {len(steps)}; {kept}"
     return EarlyStop(told, best, is_harm=harm is not None)
 

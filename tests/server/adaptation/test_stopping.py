@@ -51,7 +51,7 @@ def test_lost_answers_are_a_collapse() -> None:
     # The last three of six steps are suspect: the best of the others is the third.
     assert found == (
         7,
-        EarlyStop("stopped: answer_rate: 0.53 < 0.90 - 0.2 after step 7; step 3 goes on", 3),
+        EarlyStop("stopped: answer_rate: 0.53 < 0.90 - 0.2 after step 7; step 3 was the best", 3),
     )
 
 
@@ -67,7 +67,7 @@ def test_lost_entropy_is_a_collapse() -> None:
     steps = measured(entropy=[1.0, 0.5, 0.1, 0.019], majority_ratio=[0.4, 0.5, 0.6, 1.0])
     assert first_stop(steps) == (
         4,
-        EarlyStop("stopped: entropy: 0.019 < 0.02 * 1 after step 4; step 2 goes on", 2),
+        EarlyStop("stopped: entropy: 0.019 < 0.02 * 1 after step 4; step 2 was the best", 2),
     )
 
 
