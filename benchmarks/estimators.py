@@ -106,9 +106,10 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
 
 async def _settled(lane: Lane, arm: Arm, curve: Sequence[Mapping[str, float]]) -> Policy:
     """As a cycle does (server.adaptation.settling), but of the steps that were kept."""
-    good = plateau([Measured(int(point["step"]) - 1, point) for point in curve])
     kept = sorted(int(place.name[1:]) for place in lane.folder.glob("s*"))
-    return await lane.mean_of(arm, [step for step in kept if step in good or step == kept[-1]])
+    measured = [Measured(int(point["step"]) - 1, point) for point in curve]
+    good = plateau(measured, reached=kept[-1])
+    return await lane.mean_of(arm, [step for step in kept if step in good])
 
 
 async def _measured(

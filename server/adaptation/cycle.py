@@ -11,11 +11,12 @@ one update for each batch of samples, so sampling stays on-policy (or one update
 tenant has it so: server.adaptation.batches). The vote is the harmonic one over
 several phrasings of the prompt (Self-Harmony, arXiv 2511.01191; see adapters.vote). Our deviations:
 the weights are a LoRA adapter, groups that do not agree are not learned from, a correct answer that
-somebody told is the label in the place of the vote's, the result is the mean of the weights of the
-last good steps (server.adaptation.settling), and what was learned goes live only after it has
-proved itself on prompts that were never trained on (adapters.gate).
+somebody told is the label in the place of the vote's, the result is the mean of the weights of all
+steps as good as the best and of the last one (server.adaptation.settling), and what was learned
+goes live only after it has proved itself on prompts that were never trained on (adapters.gate).
 
-Each function here first looks whether its result was stored by an earlier claim of the same cycle;
+Selection, reports and verdict are looked up where they are made, for an earlier claim of the same
+cycle may have stored them; the steps done are in `run.progress`; the mean is made again.
 server.adaptation.run lists every point at which a crash may come, and who goes on from there.
 """
 
@@ -62,6 +63,6 @@ async def run_cycle(run: Run) -> Ending:
     verdict = await decide_and_store(run, candidate, baseline, progress.remarks)
     if not verdict.promote:
         return Ending(CycleStatus.REJECTED, verdict.reasons)
-    asked = (*selection.probe, *selection.prompts)
-    version = await publish(run, learned, asked, candidate, baseline, verdict)
+    verify_on = (*selection.probe, *selection.prompts)
+    version = await publish(run, learned, verify_on, candidate, baseline, verdict)
     return await go_live(run, version)

@@ -21,10 +21,11 @@ from adapters.gate import GateDecision, GatePolicy, decide
 from adapters.report import EvaluationReport, ProbeSample, labels_of, report
 from server.adaptation.judging import answer_classes, train_sample
 from server.adaptation.learner import Checkpoint
+from server.adaptation.prompt import Prompt
 from server.adaptation.run import Run, enter
 from server.adaptation.sampler import Policy
 from server.adaptation.sampling import Sample, SampledGroup, sample_groups
-from server.adaptation.selection import Prompt, Selection
+from server.adaptation.selection import Selection
 from server.adaptation.tracing import entered
 from server.answers import spec_of
 from server.db.cycles import update_fenced
@@ -84,7 +85,7 @@ async def _untrained_agreement(run: Run, probe: Sequence[Prompt]) -> dict[str, A
 async def measure_candidate(
     run: Run, checkpoint: Checkpoint, probe: Sequence[Prompt], baseline: Baseline
 ) -> EvaluationReport:
-    """The newest weights on the probe, against the incumbent's labels and the same truths."""
+    """What the cycle came to on the probe, against the incumbent's labels and the same truths."""
     if run.decision is not None and run.candidate_report is not None:
         return _from_json(run.candidate_report)
     await enter(run, CyclePhase.EVALUATE)

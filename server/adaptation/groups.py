@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapters.waves import Stop
-from server.adaptation.selection import Prompt
+from server.adaptation.prompt import Prompt
 from server.engine.client import Completion
 
 

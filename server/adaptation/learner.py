@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The newest weights: which step made them, and where adapter and optimizer lie."""
+    """Weights that a cycle came to: which step made them, and where adapter and optimizer lie."""
 
     step: int  # 0: the incumbent's
     policy: Policy

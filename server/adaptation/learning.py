@@ -9,7 +9,7 @@ from adapters.batch import TrainSample
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
 from server.adaptation.measures import group_metrics, update_metrics
-from server.adaptation.run import Progress, Run, advance, cycle_of_step
+from server.adaptation.run import Progress, Run, advance
 from server.adaptation.sampling import Sampled
 from server.adaptation.tracing import entered
 from server.db import steps
@@ -67,7 +67,7 @@ async def _forget(run: Run, checkpoint: Checkpoint) -> None:
     """Give the engine its slot back; the incumbent's is not ours to give."""
     superseded = checkpoint.policy.engine_name
     if cycle_of_step(superseded) == run.lease.cycle_id:
-        await run.tools.sampler.unload(lambda name: name == superseded)
+        await run.tools.sampler.forget(superseded)
 
 
 async def no_signal(run: Run, progress: Progress) -> tuple[str, ...]:

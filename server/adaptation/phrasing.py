@@ -15,11 +15,11 @@ import structlog
 
 from adapters.paraphrase import INSTRUCTION, MAX_QUESTION, accept
 from adapters.views import View, has_view, instruct, rephrase
+from server.adaptation.prompt import Messages, Prompt
 from server.adaptation.run import Run
 from server.adaptation.sampler import Draw, Policy, all_of
 from server.adaptation.seats import Seats
 from server.adaptation.seeds import derive_seed
-from server.adaptation.selection import Messages, Prompt
 from server.engine.client import Completion
 from server.errors import BadRequest
 from server.tenants import identity_ref

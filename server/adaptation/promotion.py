@@ -23,10 +23,10 @@ from server.adaptation.ending import Ending
 from server.adaptation.evaluation import Baseline
 from server.adaptation.judging import train_sample
 from server.adaptation.learner import Checkpoint
+from server.adaptation.prompt import Prompt
 from server.adaptation.run import Run, follow_orders
 from server.adaptation.sampler import Policy
 from server.adaptation.sampling import sample_groups
-from server.adaptation.selection import Prompt
 from server.adaptation.tracing import entered
 from server.db import cycles, versions
 from server.errors import Conflict, CycleCancelled, CycleError, NotFound

@@ -12,8 +12,8 @@ A crash may come between any two of these; what is stored when, and who goes on 
 | after the row | the step with its groups | goes on behind it; the engine loads on demand |
 | after an early stop | all steps | stops again, with the same best step |
 | while weights are averaged | all steps | averages again, elsewhere |
-| while the candidate is evaluated | all steps | evaluates again |
-| after the verdict, before publication | decision, reports | publishes, or ends as rejected |
+| while the candidate is evaluated | all steps | averages again, then evaluates again |
+| after the verdict, before publication | decision, reports | averages again, then abides by it |
 | after the directory, before its row | a directory that no row names | publishes it again |
 | after the version's row | candidate_version | goes straight on to the swap |
 | after the swap | the end: both are one transaction | nothing is left to do |

@@ -128,6 +128,10 @@ class Sampler:
             except TTRLError as error:
                 logger.warning("adapters not unloaded", url=engine.url, error=error.message)
 
+    async def forget(self, name: str) -> None:
+        """Forget one adapter, wherever it is loaded; trouble as for `unload`."""
+        await self.unload(lambda loaded: loaded == name)
+
     async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What `ask` returns, asked again while the engine is away.
 

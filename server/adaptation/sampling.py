@@ -27,11 +27,11 @@ from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import ballots_of, reads_strictly
 from server.adaptation.learner import Checkpoint
 from server.adaptation.phrasing import phrase
+from server.adaptation.prompt import Messages, Prompt
 from server.adaptation.run import Run
 from server.adaptation.sampler import Draw, Policy, all_of
 from server.adaptation.seats import Seats
 from server.adaptation.seeds import derive_seed
-from server.adaptation.selection import Messages, Prompt
 from server.adaptation.served import served_votes
 from server.answers import spec_of
 from server.errors import BadRequest

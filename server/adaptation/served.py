@@ -19,8 +19,8 @@ from typing import Any
 
 from ttrl_client.types import Learning
 
+from server.adaptation.prompt import Prompt
 from server.adaptation.run import Run
-from server.adaptation.selection import Prompt
 from server.db import traffic
 from server.db.traffic import ServedQuery
 

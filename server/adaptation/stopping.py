@@ -1,4 +1,4 @@
-"""When a cycle stops learning early, and which step's weights it goes on with.
+"""When a cycle stops learning early, and which step it goes back to then.
 
 The rules look at the measures of all steps so far (docs/algorithm.md lists them), so a cycle that
 is taken up after a crash comes to the same decision from the stored steps:
@@ -9,16 +9,17 @@ is taken up after a crash comes to the same decision from the stored steps:
   step's: the policy says the same whatever it is asked (SRT, arXiv 2505.21444).
 - drift: the samples of a step are further than `max_kl` from the base model, or engine and trainer
   are that far apart.
-- no progress: for `patience` steps the agreement of the views (of the votes, where no prompt has
-  views) was not better than the best so far.
+- no progress: for `patience` steps the agreement of the views or, where views agree alike, the
+  majority ratio was not better than the best so far (the ratio alone, where no prompt has views).
 
 What a step measures are the weights that it *sampled from*, those of the step before. The best
 step is the one whose samples agreed best, averaged over `WINDOW` steps, before anything was wrong;
 where views agree alike, as they soon do, the one with the highest majority ratio. A high agreement
 is no proof, collapsed policies agree too: the gate decides, as always.
 
-A cycle to whose end nothing was wrong does not go on with one step's weights, but with the mean of
-those that were as good as the best (`plateau`, adapters.training.averaging).
+After any early stop a cycle goes back to the best step. Where nothing was wrong to the end, stopped
+or not, the mean of the steps that were as good as the best takes the place of the one step that was
+reached (`plateau`, adapters.training.averaging).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStop:
-    """Why a cycle stops learning, and the step whose weights go on (0: there is nothing to go on
+    """Why a cycle stops learning, and the step that it goes back to (0: there is nothing to go on
     with).
     """
 
@@ -63,17 +64,19 @@ def early_stop(steps: Sequence[Measured], rules: StopRules) -> EarlyStop | None:
         return None
     reason, num_suspect = found
     best = _best_step(steps[: len(steps) - num_suspect])
-    fate = "goes on" if harm is not None else "was the best"
-    kept = f"step {best} {fate}" if best else "no step goes on"
+    kept = f"step {best} was the best" if best else "no step goes on"
     told = f"stopped: {reason} after step {len(steps)}; {kept}"
     return EarlyStop(told, best, is_harm=harm is not None)
 
 
-def plateau(steps: Sequence[Measured]) -> set[int]:
-    """The steps whose weights were as good as the best, to `TOLERANCE`, without the incumbent's."""
+def plateau(steps: Sequence[Measured], reached: int) -> set[int]:
+    """The steps whose weights were as good as the best, to `TOLERANCE`, and those that learning
+    has `reached`; without the incumbent's.
+    """
     ratio = _over_window(steps, "majority_ratio")
     least = max(ratio.values(), default=0.0) - TOLERANCE
-    return {steps[at].sampled_from for at, value in ratio.items() if value >= least} - {0}
+    good = {steps[at].sampled_from for at, value in ratio.items() if value >= least}
+    return (good | {reached}) - {0}
 
 
 _Found = tuple[str, int]  # the reason, and how many of the last steps are not to be trusted
@@ -112,18 +115,23 @@ def _drift(steps: Sequence[Measured], rules: StopRules) -> _Found | None:
 
 
 def _no_progress(steps: Sequence[Measured], rules: StopRules) -> _Found | None:
-    agreement = _agreement(steps)
-    best = max(agreement, key=lambda at: (agreement[at], -at), default=None)
+    best = _best_at(steps)
     if best is None or len(steps) - 1 - best < rules.patience:
         return None
     return f"no_progress: none for {rules.patience} steps", 0
 
 
 def _best_step(steps: Sequence[Measured]) -> int:
-    agreement = _agreement(steps)
-    if not agreement:
+    best = _best_at(steps)
+    if best is None:
         return steps[-1].sampled_from if steps else 0
-    return steps[max(agreement, key=lambda at: (agreement[at], -at))].sampled_from
+    return steps[best].sampled_from
+
+
+def _best_at(steps: Sequence[Measured]) -> int | None:
+    """The position of the step that agreed best, the first of equals; None: nothing was voted."""
+    agreement = _agreement(steps)
+    return max(agreement, key=lambda at: (agreement[at], -at), default=None)
 
 
 def _agreement(steps: Sequence[Measured]) -> dict[int, tuple[float, float]]:

@@ -271,7 +271,7 @@ class Group(Base):
     trained: Mapped[bool]
     reason: Mapped[str | None] = mapped_column(
         String(32)
-    )  # why not trained: unanimous, no_consensus, no_answer, unjudged, refused
+    )  # why not trained: docs/algorithm.md, "Groups that teach nothing"
 
 
 class Rollout(Base):

@@ -12,7 +12,8 @@ from typing import Any
 
 from ttrl_client.types import Cycle
 
-from server.adaptation.selection import Prompt, rounds
+from server.adaptation.prompt import Prompt
+from server.adaptation.selection import rounds
 from tests.e2e.learner import LEARNING, Learner
 from tests.e2e.live import LiveServer
 from tests.e2e.traffic import Reply

@@ -63,7 +63,7 @@ class Schedule(WireInput):
 
 
 class StopRules(WireInput):
-    """When a cycle stops learning early and goes on with its best step."""
+    """When a cycle stops learning early and goes back to its best step."""
 
     enabled: bool = Field(default=True, description="False runs all steps, whatever happens.")
     max_answer_rate_drop: float = Field(
@@ -218,7 +218,7 @@ class Learning(WireInput):
     average: bool = Field(
         default=True,
         description="The candidate is the mean of the weights of the steps that were as good as "
-        "the best one. False: those of the last step.",
+        "the best one. False: those of the last step, or after an early stop of the best.",
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""A cycle that stops early, and goes on with its best step."""
+"""A cycle that stops early, and goes back to its best step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def check_end(scene: Scene, cycle: Cycle) -> None:
     third, fourth = sum(agreement[:3]) / 3, sum(agreement[1:4]) / 3
     best = 2 if third >= fourth else 3  # what they sampled from
     assert cycle.reasons == [
-        f"stopped: kl_base: 2 > 1 after step {STOPPED_AFTER}; step {best} goes on"
+        f"stopped: kl_base: 2 > 1 after step {STOPPED_AFTER}; step {best} was the best"
     ]
     (version,) = await scene.versions()
     assert version.report["reasons"] == cycle.reasons

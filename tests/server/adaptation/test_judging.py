@@ -21,7 +21,7 @@ from server.adaptation.judging import (
     answer_classes,
     judge_groups,
 )
-from server.adaptation.selection import Prompt
+from server.adaptation.prompt import Prompt
 from server.engine.client import Completion
 
 

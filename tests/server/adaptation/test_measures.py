@@ -11,7 +11,7 @@ from adapters.vote import majority
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import JudgedGroup, JudgedSample
 from server.adaptation.measures import group_metrics, vote_entropy
-from server.adaptation.selection import Prompt
+from server.adaptation.prompt import Prompt
 from server.engine.client import Completion
 
 

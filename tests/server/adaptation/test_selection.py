@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from adapters.views import View
 from server.adaptation import selection as selection_module
+from server.adaptation.prompt import Prompt, chat_messages, fingerprints
 from server.adaptation.sampling import derive_seed, split
 from server.adaptation.selection import (
     Candidates,
-    Prompt,
-    chat_messages,
     choose,
-    fingerprints,
     in_probe,
     is_full,
     prompts_of_step,
@@ -170,7 +168,7 @@ def test_what_was_trained_on_never_becomes_probe() -> None:
     assert selection.counts["trained_before"] == 1
 
 
-def test_nor_does_it_in_another_spelling() -> None:
+def test_what_was_trained_on_in_another_spelling_never_becomes_probe() -> None:
     settings = settings_of(gate={"probe_fraction": 0.9}, views=[])
     candidates = Candidates()
     sort_candidates(logged([*QUESTIONS, *(f"{q} " for q in QUESTIONS)]), settings, None, candidates)

@@ -51,7 +51,7 @@ def test_lost_answers_are_a_collapse() -> None:
     # The last three of six steps are suspect: the best of the others is the third.
     assert found == (
         7,
-        EarlyStop("stopped: answer_rate: 0.53 < 0.90 - 0.2 after step 7; step 3 goes on", 3),
+        EarlyStop("stopped: answer_rate: 0.53 < 0.90 - 0.2 after step 7; step 3 was the best", 3),
     )
 
 
@@ -67,7 +67,7 @@ def test_lost_entropy_is_a_collapse() -> None:
     steps = measured(entropy=[1.0, 0.5, 0.1, 0.019], majority_ratio=[0.4, 0.5, 0.6, 1.0])
     assert first_stop(steps) == (
         4,
-        EarlyStop("stopped: entropy: 0.019 < 0.02 * 1 after step 4; step 2 goes on", 2),
+        EarlyStop("stopped: entropy: 0.019 < 0.02 * 1 after step 4; step 2 was the best", 2),
     )
 
 
@@ -107,9 +107,9 @@ def test_of_steps_whose_views_agree_alike_the_best_has_the_highest_ratio() -> No
 def test_the_plateau_is_where_the_ratio_was_as_good_as_ever() -> None:
     ratios = [0.3, 0.5, 0.7, 0.9, 0.95, 0.95, 0.94, 0.8, 0.7, 0.95, 0.95, 0.96]
     # As means over three: .. .85 .93 .95 .90 .81 .82 .87 .95
-    assert plateau(measured(majority_ratio=ratios)) == {5, 6, 11}
-    assert plateau(measured(majority_ratio=[0.5])) == set()  # the incumbent's
-    assert plateau([]) == set()
+    assert plateau(measured(majority_ratio=ratios), 12) == {5, 6, 11, 12}
+    assert plateau(measured(majority_ratio=[0.5]), 1) == {1}  # not the incumbent's
+    assert plateau([], 0) == set()
 
 
 def test_without_views_the_votes_say_whether_there_is_progress() -> None:
