@@ -2,7 +2,7 @@
 
     t<tenant_id>/v<number>/                     a published version: manifest.json, adapter files
     t<tenant_id>/c<cycle_id>/s<step>/adapter/   one training step, loaded by engines while it lasts
-    t<tenant_id>/c<cycle_id>/s<step>/state/     the optimizer's state after it
+    t<tenant_id>/c<cycle_id>/s<step>/state/     the optimizer's state after it, until the next one's
 
 A published version is immutable. It appears whole or not at all: written next to its place, synced,
 renamed, and the rename synced. Everything that is read is checked first, and no symbolic link below
@@ -48,6 +48,8 @@ IGNORED = frozenset(("README.md",))  # PEFT writes one; it is not published
 COPY_BYTES = 2**20
 _TENANT = re.compile(r"t[0-9]+")
 _CYCLE = re.compile(r"c(?P<id>[0-9]+)")
+_STEP = re.compile(r"s(?P<step>[0-9]+)(?:-f[0-9]+)?")  # -f: a later claim's
+_STATE = re.compile(r"state")
 
 
 class VersionExists(Exception):
@@ -165,6 +167,18 @@ class AdapterStore:
         if _exists(directory):
             self._refuse_links(directory)
             _delete(directory)
+
+    def remove_states(self, tenant_id: int, cycle_id: int, *, before: int) -> None:
+        """Delete the optimizer's states of a cycle's steps before this one, of all claims; adapters
+        stay. Idempotent: what cannot be deleted now is tried again after the next step.
+        """
+        directory = self._cycle_dir(tenant_id, cycle_id)
+        self._refuse_links(directory)
+        for step in _directories(directory, _STEP):
+            match = _STEP.fullmatch(step.name)
+            if match is not None and int(match["step"]) < before:
+                for state in _directories(step, _STATE):
+                    shutil.rmtree(state, ignore_errors=True)
 
     def prune(self, finished: Collection[int]) -> list[int]:
         """Delete the steps of those cycles on disk that are in `finished`; nothing else, whatever

@@ -66,6 +66,9 @@ async def learn(
     )
     async with run.tools.database.transaction() as session:
         await steps.write_step(session, run.lease, record, now=run.tools.clock.now())
+    if made is not None:  # nobody goes on from an older step
+        remove, lease = run.tools.store.remove_states, run.lease
+        await asyncio.to_thread(remove, lease.tenant_id, lease.cycle_id, before=made.step)
     after = advance(progress, made, metrics, run.settings.learning.stop)
     for checkpoint in (progress.checkpoint, made):
         if checkpoint is not None and checkpoint != after.checkpoint:

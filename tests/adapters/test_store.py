@@ -378,3 +378,29 @@ def test_no_link_is_followed_when_deleting(store: AdapterStore, tmp_path: Path) 
     with pytest.raises(PoisonedAdapter, match="symbolic link"):
         store.remove_cycle(7, 11)
     assert sorted(os.listdir(outside)) == [CONFIG, WEIGHTS]
+
+
+def test_removing_states_keeps_adapters_and_what_is_newer(store: AdapterStore) -> None:
+    root = store.step_dirs(7, 11, 1).adapter.parent.parent
+    for name in ("s1", "s2-f3", "s3", "s10", "s1x"):
+        write_adapter(root / name / "adapter")
+        (root / name / "state").mkdir()
+    other = _step(store, 7, 12).with_name("state")
+    store.remove_states(7, 11, before=3)
+    store.remove_states(7, 11, before=3)
+    assert sorted(p.parent.name for p in root.glob("*/state")) == ["s10", "s1x", "s3"]
+    assert len(list(root.glob("*/adapter"))) == 5
+    assert other.exists()
+
+
+def test_removing_states_follows_no_link(store: AdapterStore, tmp_path: Path) -> None:
+    outside = write_adapter(tmp_path / "outside")
+    step = store.step_dirs(7, 11, 1).adapter.parent
+    step.mkdir(parents=True)
+    (step / "state").symlink_to(outside)
+    (step.parent / "s2").symlink_to(tmp_path)
+    store.remove_states(7, 11, before=9)
+    assert sorted(os.listdir(outside)) == [CONFIG, WEIGHTS]
+    (store.root / "t8").symlink_to(store.root / "t7")
+    with pytest.raises(PoisonedAdapter, match="symbolic link"):
+        store.remove_states(8, 11, before=9)
