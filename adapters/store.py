@@ -2,7 +2,7 @@
 
     t<tenant_id>/v<number>/                     a published version: manifest.json, adapter files
     t<tenant_id>/c<cycle_id>/s<step>/adapter/   one training step, loaded by engines while it lasts
-    t<tenant_id>/c<cycle_id>/s<step>/state/     the optimizer's state after it
+    t<tenant_id>/c<cycle_id>/s<step>/state/     the optimizer's state after it, until the next one's
 
 A published version is immutable. It appears whole or not at all: written next to its place, synced,
 renamed, and the rename synced. Everything that is read is checked first, and no symbolic link below
@@ -48,10 +48,12 @@ IGNORED = frozenset(("README.md",))  # PEFT writes one; it is not published
 COPY_BYTES = 2**20
 _TENANT = re.compile(r"t[0-9]+")
 _CYCLE = re.compile(r"c(?P<id>[0-9]+)")
+_STEP = re.compile(r"s(?P<step>[0-9]+)(?:-f[0-9]+)?")  # -f: a later claim's
+_STATE = re.compile(r"state")
 
 
 class VersionExists(Exception):
-    """The version's place is taken by a version of another cycle."""
+    """The version's place is taken by another version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,12 @@ class AdapterStore:
     ) -> Manifest:
         """Make the adapter in `source` version `number` of the tenant, at `version_dir`.
 
-        Done before by the same cycle, it is adopted as it is, so a crashed cycle may repeat this.
+        Done before by the same cycle with the same files, it is adopted as it is, so a crashed
+        cycle may repeat this.
 
         Raises:
             PoisonedAdapter: `source`, or what is in the version's place, is not as it should be.
-            VersionExists: the place is taken by another cycle.
+            VersionExists: the place is taken by another version.
         """
         draft = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -118,13 +121,13 @@ class AdapterStore:
         )
         target = self.version_dir(tenant_id, number)
         if _exists(target):
-            return self._adopt(target, draft)
+            return self._adopt(source, target, draft)
         try:
             return self._build(source, target, draft)
         except (OSError, PoisonedAdapter):
             # Somebody may have been faster, and cleared away what was being written here.
             if _exists(target):
-                return self._adopt(target, draft)
+                return self._adopt(source, target, draft)
             raise
 
     def verify(self, path: Path, *, rank: int | None = None, alpha: int | None = None) -> Manifest:
@@ -166,6 +169,18 @@ class AdapterStore:
             self._refuse_links(directory)
             _delete(directory)
 
+    def remove_states(self, tenant_id: int, cycle_id: int, *, before: int) -> None:
+        """Delete the optimizer's states of a cycle's steps before this one, of all claims; adapters
+        stay. Idempotent: what cannot be deleted now is tried again after the next step.
+        """
+        directory = self._cycle_dir(tenant_id, cycle_id)
+        self._refuse_links(directory)
+        for step in _directories(directory, _STEP):
+            match = _STEP.fullmatch(step.name)
+            if match is not None and int(match["step"]) < before:
+                for state in _directories(step, _STATE):
+                    shutil.rmtree(state, ignore_errors=True)
+
     def prune(self, finished: Collection[int]) -> list[int]:
         """Delete the steps of those cycles on disk that are in `finished`; nothing else, whatever
         lies around. Returns the ids of the cycles whose directories were deleted.
@@ -182,11 +197,15 @@ class AdapterStore:
     def _cycle_dir(self, tenant_id: int, cycle_id: int) -> Path:
         return self.root / f"t{_natural(tenant_id)}" / f"c{_natural(cycle_id)}"
 
-    def _adopt(self, target: Path, draft: Manifest) -> Manifest:
-        """The version that is there, if this cycle made it."""
+    def _adopt(self, source: Path, target: Path, draft: Manifest) -> Manifest:
+        """The version that is there, if it is the one that would be published now.
+
+        The ids alone do not tell: they come again when the database begins anew, or an older copy
+        of it is restored, while the directories stay.
+        """
         found = self.verify(target)
-        same = (found.tenant_id, found.number) == (draft.tenant_id, draft.number)
-        if not same or draft.cycle_id is None or found.cycle_id != draft.cycle_id:
+        wanted = structs.replace(draft, files=_entries(source), created_at=found.created_at)
+        if draft.cycle_id is None or found != wanted:
             raise VersionExists(
                 f"version {draft.number} of tenant {draft.tenant_id} exists, "
                 f"from cycle {found.cycle_id}"
@@ -316,6 +335,16 @@ def _read(path: Path, name: str, file: BinaryIO, size: int, limit: int) -> bytes
     if size > limit:
         raise PoisonedAdapter(path, f"{name}: {size} bytes, more than {limit}")
     return file.read(limit)
+
+
+def _entries(source: Path) -> dict[str, FileEntry]:
+    """What a manifest would say of an adapter's files."""
+    _check_names(source, ADAPTER_FILES, IGNORED)
+    entries: dict[str, FileEntry] = {}
+    for name in sorted(ADAPTER_FILES):
+        with _open(source, name) as (file, size):
+            entries[name] = FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), size)
+    return entries
 
 
 def _check_content(path: Path, name: str, entry: FileEntry) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
@@ -36,7 +36,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights that a cycle came to: which step made them, and where adapter and optimizer lie."""
+    """Weights that a cycle came to: which step made them, and where adapter and optimizer lie. The
+    optimizer's state is deleted when the next step is stored.
+    """
 
     step: int  # 0: the incumbent's
     policy: Policy
@@ -103,7 +105,8 @@ class Learner:
         """
 
         async def attempt() -> Scores:
-            await self._open(checkpoint)
+            if self._opened != checkpoint:  # without the optimizer, whose state may be gone
+                await self._open(replace(checkpoint, state_dir=None))
             return Scores(
                 adapter=await self._score(samples, "adapter"),
                 base=await self._score(samples, "base"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from time import perf_counter
 
@@ -43,6 +44,9 @@ async def learn(
     )
     async with run.tools.database.transaction() as session:
         await steps.write_step(session, run.lease, record, now=run.tools.clock.now())
+    if made is not None:  # nobody goes on from an older step
+        remove, lease = run.tools.store.remove_states, run.lease
+        await asyncio.to_thread(remove, lease.tenant_id, lease.cycle_id, before=made.step)
     after = advance(progress, made, metrics, run.settings.learning.stop)
     # A batch that is sampled ahead comes from the weights before this update.
     for checkpoint in {progress.before, made or progress.before} - {after.before, after.checkpoint}:

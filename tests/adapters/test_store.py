@@ -100,14 +100,35 @@ def test_publishing_again_from_the_same_cycle_adopts_the_version(
     assert _tree(store.root) == before
 
 
-@pytest.mark.parametrize("changes", [{"cycle_id": 12}, {"cycle_id": None}])
-def test_another_cycles_version_is_not_touched(
+OTHERS = [
+    {"cycle_id": 12},
+    {"cycle_id": None},
+    {"engine_name": "t7-other--v3"},
+    {"base_digest": "e" * 64},
+    {"parent": 1},
+]
+
+
+@pytest.mark.parametrize("changes", OTHERS, ids=[next(iter(changes)) for changes in OTHERS])
+def test_another_version_is_not_touched(
     store: AdapterStore, source: Path, changes: dict[str, Any]
 ) -> None:
     _publish(store, source)
     before = _tree(store.root)
     with pytest.raises(VersionExists):
         _publish(store, source, **changes)
+    assert _tree(store.root) == before
+
+
+def test_other_weights_of_the_same_ids_are_not_adopted(
+    store: AdapterStore, source: Path, tmp_path: Path
+) -> None:
+    """The database began anew, and its ids with it; the directories stayed."""
+    _publish(store, source)
+    before = _tree(store.root)
+    other = write_adapter(tmp_path / "other", weights=safetensors(pair(dtype="F16")))
+    with pytest.raises(VersionExists):
+        _publish(store, other)
     assert _tree(store.root) == before
 
 
@@ -198,7 +219,7 @@ def test_the_loser_of_a_race_adopts_the_winners_version(
 
     def overtaken(self: Path, target: Path) -> Path:
         monkeypatch.setattr(Path, "rename", rename)
-        winner.append(_publish(store, source, base_digest="e" * 64))
+        winner.append(_publish(store, source, created_at=datetime(2027, 1, 1, tzinfo=UTC)))
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", overtaken)
@@ -378,3 +399,29 @@ def test_no_link_is_followed_when_deleting(store: AdapterStore, tmp_path: Path) 
     with pytest.raises(PoisonedAdapter, match="symbolic link"):
         store.remove_cycle(7, 11)
     assert sorted(os.listdir(outside)) == [CONFIG, WEIGHTS]
+
+
+def test_removing_states_keeps_adapters_and_what_is_newer(store: AdapterStore) -> None:
+    root = store.step_dirs(7, 11, 1).adapter.parent.parent
+    for name in ("s1", "s2-f3", "s3", "s10", "s1x"):
+        write_adapter(root / name / "adapter")
+        (root / name / "state").mkdir()
+    other = _step(store, 7, 12).with_name("state")
+    store.remove_states(7, 11, before=3)
+    store.remove_states(7, 11, before=3)
+    assert sorted(p.parent.name for p in root.glob("*/state")) == ["s10", "s1x", "s3"]
+    assert len(list(root.glob("*/adapter"))) == 5
+    assert other.exists()
+
+
+def test_removing_states_follows_no_link(store: AdapterStore, tmp_path: Path) -> None:
+    outside = write_adapter(tmp_path / "outside")
+    step = store.step_dirs(7, 11, 1).adapter.parent
+    step.mkdir(parents=True)
+    (step / "state").symlink_to(outside)
+    (step.parent / "s2").symlink_to(tmp_path)
+    store.remove_states(7, 11, before=9)
+    assert sorted(os.listdir(outside)) == [CONFIG, WEIGHTS]
+    (store.root / "t8").symlink_to(store.root / "t7")
+    with pytest.raises(PoisonedAdapter, match="symbolic link"):
+        store.remove_states(8, 11, before=9)

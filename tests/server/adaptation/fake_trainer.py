@@ -81,7 +81,9 @@ class FakeTrainer:
 
     def _answer(self, request: batch.Request) -> batch.Reply:
         match request:
-            case batch.Open(_, adapter_dir, _):
+            case batch.Open(_, adapter_dir, state_dir):
+                if state_dir is not None and not Path(state_dir).is_dir():
+                    raise TrainerFailed(f"Open: OSError: {state_dir}")
                 self.skill = 0.0 if adapter_dir is None else read_skill(Path(adapter_dir))
                 return batch.Opened(1)
             case batch.Close():

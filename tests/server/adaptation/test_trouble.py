@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -17,13 +18,15 @@ from adapters.batch import Average, Open, Save, Score, Step
 from server.adaptation.conduct import conduct, sweep
 from server.adaptation.sampler import Sampler
 from server.db import cycles
-from server.db.models import Cycle, Group, Query, Tenant
+from server.db.engine import Database
+from server.db.models import Base, Cycle, Group, Query, Tenant
 from server.db.tenants import delete_tenant
 from tests.fakes.vllm import Fault
 from tests.fakes.vllm_plan import Ask
 
-from .fake_trainer import write_adapter
-from .scene import Scene, settings_of
+from .conftest import HandClock
+from .fake_trainer import read_skill, write_adapter
+from .scene import Scene, make_scene, settings_of
 
 COMPLETIONS = "/v1/completions"
 
@@ -276,6 +279,27 @@ async def test_a_number_whose_name_was_loaded_is_not_used_again(scene: Scene) ->
     cycle = await scene.run(seed=8)
     assert cycle.candidate_version == 2
     assert [version.number for version in await scene.versions()] == [2]
+
+
+async def test_a_version_of_an_earlier_database_is_never_taken_for_the_own(
+    scene: Scene, clock: HandClock, tmp_path: Path
+) -> None:
+    await scene.tenant("foo")
+    await scene.run()
+    (old,) = await scene.versions()
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'anew.db'}")  # all ids begin again
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with make_scene(database, clock, scene.tools.settings.data_dir) as again:
+        assert await again.tenant("bar") == old.tenant_id
+        again.trainer.gain = 0.05
+        cycle = await again.run()
+        (new,) = await again.versions()
+    await database.close()
+    assert (cycle.id, cycle.candidate_version) == (old.cycle_id, 2)
+    assert (new.engine_name, new.number) == ("t1-bar--v2", 2)
+    assert read_skill(Path(new.path)) == pytest.approx(0.125)
+    assert read_skill(Path(old.path)) == pytest.approx(0.25)
 
 
 async def test_poisoned_weights_are_not_published(scene: Scene) -> None:
