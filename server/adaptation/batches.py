@@ -61,28 +61,24 @@ class Batches:
             EngineUnavailable: the engine stayed away.
         """
         await follow_orders(self._run)
-        if self._is_over(progress):
+        if progress.stop is not None or progress.idle_steps >= MAX_IDLE_STEPS:
             return None
         step = progress.steps_done + 1
-        current = self._sampling or self._begin(step, progress.checkpoint)
-        self._sampling = current
+        current = self._sampling = self._sampling or self._begin(step, progress.checkpoint)
+        if current is None:
+            return None
         sampled = await current.task
-        self._sampling = None
-        learning = self._run.settings.learning
-        if learning.ahead and step < learning.steps:
-            self._sampling = self._begin(step + 1, progress.checkpoint)
+        ahead = self._run.settings.learning.ahead
+        self._sampling = self._begin(step + 1, progress.checkpoint) if ahead else None
         return replace(sampled, staleness=int(current.checkpoint != progress.checkpoint))
 
-    def _is_over(self, progress: Progress) -> bool:
-        return (
-            progress.stop is not None
-            or progress.idle_steps >= MAX_IDLE_STEPS
-            or progress.steps_done >= self._run.settings.learning.steps
-        )
-
-    def _begin(self, step: int, checkpoint: Checkpoint) -> _Sampling:
-        prompts = prompts_of_step(
-            self._selection, step, self._run.settings.learning.prompts_per_step
-        )
+    def _begin(self, step: int, checkpoint: Checkpoint) -> _Sampling | None:
+        """Sample for a step from these weights; None: there is no such step."""
+        learning = self._run.settings.learning
+        if step > learning.steps:
+            return None
+        prompts = prompts_of_step(self._selection, step, learning.prompts_per_step)
+        if prompts is None:
+            return None
         sampling = sample_step(self._run, step, checkpoint, prompts)
         return _Sampling(checkpoint, asyncio.create_task(sampling, name=f"step {step}"))

@@ -10,11 +10,12 @@ from adapters.batch import TrainSample
 from server.adaptation.judging import UNANIMOUS, JudgedGroup
 from server.adaptation.learner import Checkpoint
 from server.adaptation.measures import group_metrics, update_metrics
-from server.adaptation.run import Progress, Run, advance
+from server.adaptation.run import Progress, Run, advance, cycle_of_step
 from server.adaptation.sampling import Sampled
 from server.adaptation.tracing import entered
 from server.db import steps
 from server.db.steps import StepRecord
+
 
 async def learn(
     run: Run, progress: Progress, sampled: Sampled, groups: Sequence[JudgedGroup]

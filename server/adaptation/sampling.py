@@ -64,8 +64,8 @@ class _Drawing:
 async def sample_step(
     run: Run, step: int, checkpoint: Checkpoint, prompts: Sequence[Prompt]
 ) -> Sampled:
-    """The groups of a step, from the checkpoint's weights, in waves where the tenant has it so, with
-    the answers that these very weights gave to users.
+    """The groups of a step, from the checkpoint's weights: in waves where the tenant has it so, and
+    with the answers that these very weights gave to users.
 
     Raises:
         CycleCancelled: somebody cancelled the cycle meanwhile.
