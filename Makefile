@@ -1,8 +1,10 @@
-# Every target makes the environment that it needs. `make help` lists them.
+# Every target makes the environment that it needs, from LOCK: for a GPU each of them is
+# `make TARGET LOCK=requirements-gpu.lock`, else it is made anew for a CPU. `make help` lists them.
 PY ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK ?= requirements-cpu.lock
+READY := $(VENV)/.ready-$(basename $(notdir $(LOCK)))
 UV := $(BIN)/uv
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TRL := var/envs/trl
@@ -21,11 +23,12 @@ export TOKENIZERS_PARALLELISM ?= false
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.ready ## make the environment from the lock (about half a minute)
+setup: $(READY) ## make the environment from the lock (about half a minute)
 
-$(VENV)/.ready: $(LOCK) pyproject.toml client/pyproject.toml
+$(READY): $(LOCK) pyproject.toml client/pyproject.toml
 	@command -v $(PY) >/dev/null || { echo "Python 3.11 is needed: set PY=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	@rm -f $(VENV)/.ready*
 	$(BIN)/pip install -q uv==0.13.9
 	$(UV) pip sync -q $(TORCH) --python $(BIN)/python $(LOCK)
 	$(UV) pip install -q --no-deps --no-build-isolation --python $(BIN)/python -e . -e ./client
@@ -34,7 +37,7 @@ $(VENV)/.ready: $(LOCK) pyproject.toml client/pyproject.toml
 serve: setup ## run the server on the bundled model, or on MODEL=<hub id or path>
 	$(if $(MODEL),TTRL_MODEL=$(MODEL)) $(BIN)/ttrl-server serve
 
-demo: ## two tenants, live traffic, one adaptation each, and a table of what came of it
+demo: ## two tenants, live traffic, one adaptation each, and a table of what came of it; KEEP=1 goes on serving
 	@start=$$(date +%s); $(MAKE) --no-print-directory setup; \
 	DEMO_SETUP_S=$$(( $$(date +%s) - start )) $(BIN)/python -m demo.run
 
@@ -64,7 +67,7 @@ bench-gateway: setup $(LITELLM)/.ready ## what the gateway costs, against the en
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.gateway_vllm)
 
-$(LITELLM)/.ready: benchmarks/peers/litellm/requirements.txt $(VENV)/.ready
+$(LITELLM)/.ready: benchmarks/peers/litellm/requirements.txt $(READY)
 	test -x $(LITELLM)/bin/python || $(UV) venv -q --python $(BIN)/python $(LITELLM)
 	$(UV) pip sync -q --python $(LITELLM)/bin/python $<
 	@touch $@
@@ -78,7 +81,7 @@ bench-engine: setup ## sampling with an adapter on CPU, against the base model a
 bench-learner: setup $(TRL)/.ready ## what learning costs, against TRL's GRPOTrainer in an environment of its own (an hour)
 	$(BIN)/python -m benchmarks.learner
 
-$(TRL)/.ready: benchmarks/peers/trl/requirements.txt $(VENV)/.ready
+$(TRL)/.ready: benchmarks/peers/trl/requirements.txt $(READY)
 	test -x $(TRL)/bin/python || $(UV) venv -q --python $(BIN)/python $(TRL)
 	$(UV) pip sync -q $(TORCH) --python $(TRL)/bin/python $<
 	@touch $@
@@ -101,7 +104,7 @@ fuzz: setup ## at least 100,000 made-up cases for the relay, the parsers, the sp
 audit: setup $(AUDIT)/.ready ## known vulnerabilities of what both locks pin; asks a service on the network, and exits 2 without it
 	.ci/audit/run $(AUDIT)/bin/pip-audit requirements-cpu.lock requirements-gpu.lock
 
-$(AUDIT)/.ready: .ci/audit/requirements.txt $(VENV)/.ready
+$(AUDIT)/.ready: .ci/audit/requirements.txt $(READY)
 	test -x $(AUDIT)/bin/python || $(UV) venv -q --python $(BIN)/python $(AUDIT)
 	$(UV) pip sync -q --python $(AUDIT)/bin/python $<
 	@touch $@
@@ -112,13 +115,15 @@ bench-estimators: setup ## learning from votes, arm against arm (an hour; can be
 bench-gate: setup ## the gate on updates of known effect, which bench-estimators leaves
 	$(BIN)/python -m benchmarks.gate
 
-lock: ## compile requirements-cpu.lock anew
+lock: setup ## compile requirements-cpu.lock anew
 	$(UV) pip compile -q $(TORCH) --python-version 3.11 --extra train --extra cpu --group dev --override overrides.txt \
 	  --no-emit-index-url --no-emit-package ttrl-client --no-annotate --no-header pyproject.toml -o requirements-cpu.lock
 
-lock-gpu: ## compile requirements-gpu.lock anew
+lock-gpu: setup ## compile requirements-gpu.lock anew
 	UV_FIND_LINKS= $(UV) pip compile -q --python-version 3.11 --extra train --extra gpu --group dev \
 	  --no-emit-index-url --no-emit-package ttrl-client --no-annotate --no-header pyproject.toml -o requirements-gpu.lock
 
-clean: ## remove what running left behind, not the environment
-	rm -rf var .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+# What can be made again: never the server's own data in var (database, keys, adapters).
+clean: ## remove what demo, benchmarks and checks left behind, not the environment or a server's data
+	rm -rf var/demo var/demo.lock var/bench var/clients var/audit var/envs
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis

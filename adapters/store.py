@@ -19,7 +19,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Collection, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from io import BufferedReader
@@ -279,11 +279,13 @@ def _exists(path: Path) -> bool:
 
 
 def _delete(directory: Path) -> None:
-    """Delete a directory, also while another process does."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(directory)
-    if _exists(directory):  # the other one was quicker with some of it
-        shutil.rmtree(directory, ignore_errors=True)
+    """Delete a directory, also while another process does, which may be quicker with some of it."""
+
+    def on_error(_: object, __: str, error: tuple[object, BaseException, object]) -> None:
+        if not isinstance(error[1], FileNotFoundError):
+            raise error[1]
+
+    shutil.rmtree(directory, onerror=on_error)
 
 
 def _directories(parent: Path, name: re.Pattern[str]) -> Iterator[Path]:

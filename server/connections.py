@@ -119,8 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._message_bytes = 0
         self._headers = 0
         self._is_too_large = False
-        self._asks_upgrade = False
-        self._asked_with = (b"", b"")  # method and version of a head that asks for an upgrade
+        self._head_again: bytes | None = None  # of a request that asks for an upgrade, without that
 
     @property
     def is_idle(self) -> bool:
@@ -190,8 +189,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as stop:
-                data = self._head_without_upgrade() + data[stop.args[0] :]
-                self._asks_upgrade = False
+                assert self._head_again is not None
+                data = self._head_again + data[stop.args[0] :]
+                self._head_again = None
                 self.parser = httptools.HttpRequestParser(self)
             except httptools.HttpParserError:
                 self.send_400_response("Invalid HTTP request received.")
@@ -202,8 +202,8 @@ class BoundedProtocol(HttpToolsProtocol):
         and Java's client has it in every request. The parser ends an upgrading request with its
         head: the body would be the next request.
         """
-        method, version = self._asked_with
-        lines = [method + b" " + self.url + b" HTTP/" + version]
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
         lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
@@ -231,9 +231,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise ValueError("no tunnels")
-            self._asks_upgrade = True
-            self._asked_with = self.parser.get_method(), self.parser.get_http_version().encode()
-            return  # the head is read again
+            self._head_again = self._head_without_upgrade()
+            return
         self._body_since = self._watch.now()
         super().on_headers_complete()
 
@@ -246,7 +245,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """A body has ended. Reading may be paused by its size; without it nobody sees a client
         leave, since handlers do not ask for more (server.leaving).
         """
-        if self._asks_upgrade:
+        if self._head_again is not None:
             return  # the parser thinks so
         self._body_since = None
         super().on_message_complete()

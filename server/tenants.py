@@ -194,7 +194,11 @@ def readable_settings(tenant_id: int, stored: dict[str, Any]) -> TenantSettings:
     except ValidationError as error:
         logger.warning("tenant %d: stored settings cannot be read: %s", tenant_id, error)
         bad = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+        return _readable_parts({k: v for k, v in stored.items() if k not in bad})
+
+
+def _readable_parts(parts: dict[str, Any]) -> TenantSettings:
     try:
-        return TenantSettings.model_validate({k: v for k, v in stored.items() if k not in bad})
+        return TenantSettings.model_validate(parts)
     except ValidationError:  # what is left needs what is not
         return TenantSettings()

@@ -1,4 +1,4 @@
-"""A prompt is trained on only when two visits agree on its label.
+"""A prompt is not trained on at a visit whose label is another than that of the visit before.
 
 Training on one prompt changes the answers of others, and a label that it has turned would be
 driven home by the next visits. So a visit whose label is another than that of the visit before

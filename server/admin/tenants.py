@@ -31,8 +31,8 @@ async def create_tenant(deps: Deps, body: wire.TenantCreate) -> wire.NewTenant:
 
     It starts on version 0. The key's secret is in this answer and nowhere else.
     """
-    check_settings(body.settings, now=deps.clock.now())
     secret, now = new_secret(), deps.clock.now()
+    check_settings(body.settings, now=now)
     async with deps.database.transaction() as session:
         tenant = await sql.create_tenant(
             session, name=body.name, settings=body.settings.model_dump(mode="json"), now=now

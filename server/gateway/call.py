@@ -80,7 +80,8 @@ class Call:
     def open(
         self, changes: Mapping[str, Any] = MappingProxyType({}), *, suffix: str = ""
     ) -> AbstractAsyncContextManager[EngineResponse]:
-        """Ask an engine; see `Upstream.post`. Nothing of the client's headers is passed on.
+        """Ask an engine; see `Upstream.post`. Of the client's headers nothing is passed on but its
+        trace, where tracing is on.
 
         Args:
             changes: fields that the engine gets beside, or instead of, the client's.

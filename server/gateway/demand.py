@@ -1,4 +1,4 @@
-"""What a request may come to, known before an engine has seen it."""
+"""What a request may come to, said before an engine has seen it, and what it came to."""
 
 from __future__ import annotations
 

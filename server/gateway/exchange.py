@@ -76,10 +76,9 @@ class Exchange(Response):
                 held.callback(call.sum_up)
                 try:
                     await self._relay(call, plan, receive, send)
-                except ClientLeft:  # what was generated until then counts
-                    visit.settle(used_tokens(call, tokens))
-                    raise
-                visit.settle(used_tokens(call, tokens))
+                except ClientLeft:
+                    seen.has_left = True
+                visit.settle(used_tokens(call, tokens))  # also of a client that left before the end
 
     async def _relay(self, call: Call, plan: VotePlan | None, receive: Receive, send: Send) -> None:
         if plan is not None:

@@ -196,7 +196,8 @@ class Upstream:
                     engine.url, journey.path, journey.body, journey.headers
                 )
             except EngineUnreachable as error:
-                journey.num_sent += has_gone  # it may have died of the request
+                if has_gone:  # it may have died of the request
+                    journey.num_sent += 1
                 self._pool.set_state(engine, "away", "It cannot be reached.")
                 raise EngineUnavailable("The engine cannot be reached.") from error
             except EngineGone as error:

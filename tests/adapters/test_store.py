@@ -425,3 +425,33 @@ def test_removing_states_follows_no_link(store: AdapterStore, tmp_path: Path) ->
     (store.root / "t8").symlink_to(store.root / "t7")
     with pytest.raises(PoisonedAdapter, match="symbolic link"):
         store.remove_states(8, 11, before=9)
+
+
+def test_what_another_process_deleted_first_is_no_trouble(
+    store: AdapterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = _step(store, 7, 11)
+    unlink = os.unlink
+
+    def quicker(path: Any, *, dir_fd: int | None = None) -> None:
+        unlink(path, dir_fd=dir_fd)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "unlink", quicker)
+    store.remove_cycle(7, 11)
+    assert not step.exists()
+
+
+def test_what_cannot_be_deleted_is_said_also_beside_another_process(
+    store: AdapterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _step(store, 7, 11)
+    tried: list[str] = []
+
+    def failing(path: str, *, dir_fd: int | None = None) -> None:
+        tried.append(path)
+        raise (FileNotFoundError if len(tried) == 1 else PermissionError)(path)
+
+    monkeypatch.setattr(os, "unlink", failing)
+    with pytest.raises(PermissionError):
+        store.prune({11})

@@ -116,6 +116,21 @@ def test_each_lock_that_an_image_is_built_from_is_there() -> None:
     assert all((ROOT / file).is_file() for file in files)
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_services_that_share_an_image_are_built_alike(gpu: bool) -> None:
+    builds: dict[str, list[Any]] = {}
+    for name, service in OURS.items():
+        merged = service | (GPU["services"][name] if gpu else {})
+        build = service["build"]
+        if gpu:  # as compose merges the files: mappings key by key
+            more = GPU["services"][name].get("build", {})
+            build = build | more | {"args": build["args"] | more.get("args", {})}
+        builds.setdefault(merged["image"], []).append(build)
+    assert len(builds) == 1
+    for found in builds.values():
+        assert [build for build in found if build != found[0]] == []
+
+
 def test_every_part_sees_the_adapters_under_one_path() -> None:
     for name in ("engine", "server", "worker"):
         assert "data:/data" in OURS[name]["volumes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import adapters
@@ -29,8 +30,21 @@ def test_every_setting_is_described() -> None:
 def test_no_setting_is_described_that_is_not_there() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     known = {f"TTRL_{name.upper()}" for name in Settings.model_fields}
-    outside = {"TTRL_URL", "TTRL_SHARED_DATA", "TTRL_TAG", "TTRL_PORT"}  # client, tests, compose
+    # Of the client, the tests and compose.
+    outside = {"TTRL_URL", "TTRL_API_KEY", "TTRL_SHARED_DATA", "TTRL_TAG", "TTRL_PORT"}
     assert set(re.findall(r"TTRL_[A-Z_]+[A-Z]", text)) - known - outside == set()
+
+
+def test_the_map_has_every_room_and_the_layers_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [inside] = [c for c in contracts["contracts"] if c["name"] == "inside server"]
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert "\n".join(["```", *inside["layers"], "```"]) in text
+    rooms = [room for layer in inside["layers"] for room in layer.split(" | ")]
+    places = [
+        f"`server/{room}{'/' if (ROOT / 'server' / room).is_dir() else '.py'}`" for room in rooms
+    ]
+    assert [place for place in places if place not in text] == []
 
 
 def test_the_web_process_never_loads_the_learning_stack() -> None:

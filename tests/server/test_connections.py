@@ -284,10 +284,11 @@ async def test_a_wish_to_upgrade_is_ignored_and_its_body_is_read(
             reader, writer = await site.connect(head + body + REQUEST)
         else:
             reader, writer = await site.connect(head)
-            await until(lambda: bool(site.watch.open))
-            await asyncio.sleep(0.05)
+            await opened(site, 1)
+            (connection,) = site.watch.open
+            await until(lambda: connection._body_since is not None)
             writer.write(body)
-            await asyncio.sleep(0.05)
+            await until(lambda: bool(site.bodies))
             writer.write(REQUEST)
         for _ in range(2):
             async with asyncio.timeout(5):

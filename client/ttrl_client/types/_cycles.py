@@ -45,7 +45,7 @@ class CycleCreate(WireInput):
 
 
 class Step(Wire):
-    """One update of a cycle."""
+    """One batch of a cycle, and what was learned from it."""
 
     step: int = Field(description="From 1.")
     metrics: dict[str, float | int | None] = Field(
@@ -90,8 +90,10 @@ class Cycle(Wire):
     seed: int = Field(description="Selection and sampling follow from it.")
     parent_version: int | None = Field(description="The incumbent when it started.")
     candidate_version: int | None = Field(description="The version that it published.")
-    steps_planned: int = Field(description="Optimizer updates that it wants to do.")
-    steps_done: int = Field(description="Optimizer updates that are stored.")
+    steps_planned: int = Field(description="Batches that it wants to learn from.")
+    steps_done: int = Field(
+        description="Batches that are done, each with what was learned from it."
+    )
     num_rollouts: int = Field(description="Answers sampled for training.")
     selection: dict[str, int] | None = Field(description="Counts of prompts by reason code.")
     decision: Literal["promoted", "rejected"] | None = Field(description="The gate's.")

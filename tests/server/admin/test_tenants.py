@@ -111,13 +111,13 @@ async def test_a_number_without_bound_is_refused(
     lite_api: httpx.AsyncClient, settings: str, param: str
 ):
     body = f'{{"name": "a", "settings": {settings}}}'
-    json = {"Content-Type": "application/json"}
-    response = await lite_api.post("/tenants", content=body, headers=json)
+    headers = {"Content-Type": "application/json"}
+    response = await lite_api.post("/tenants", content=body, headers=headers)
 
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
-def test_every_number_that_a_client_sends_is_bounded():
+def test_every_count_that_a_client_sends_is_bounded():
     bounds = [
         (f"{kind.__name__}.{name}", field.metadata)
         for kind in vars(types).values()

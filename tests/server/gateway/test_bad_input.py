@@ -36,7 +36,7 @@ def nested(depth: int) -> Any:
     return {} if depth == 0 else {"a": nested(depth - 1)}
 
 
-def _tool(parameters: Any) -> dict[str, Any]:
+def tool(parameters: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "f", "parameters": parameters}}
 
 
@@ -62,9 +62,9 @@ BAD: dict[str, tuple[bytes, str | None]] = {
         body(metadata=1).replace(b'"metadata": 1', b'"metadata": ' + b'{"a":' * 100_000),
         None,
     ),
-    "a schema within schemas": (body(tools=[_tool(nested(200))]), None),
+    "a schema within schemas": (body(tools=[tool(nested(200))]), None),
     "metadata within metadata": (body(metadata=nested(200)), None),
-    "an integer over 64 bits": (body(tools=[_tool({"maximum": 2**64})]), None),
+    "an integer over 64 bits": (body(tools=[tool({"maximum": 2**64})]), None),
     "an integer far below 64 bits": (body(metadata={"a": [-(10**400)]}), None),
     "no model": (b'{"messages":[{"role":"user","content":"a"}]}', "model"),
     "model null": (body(model=None), "model"),
