@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from server.app import http_config
 from server.config import Settings
 from server.connections import MAX_PIPELINED, Watch
+from tests.waiting import until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
@@ -96,12 +97,6 @@ async def serving(**settings: Any) -> AsyncGenerator[Site]:
                 writer.close()
                 with contextlib.suppress(ConnectionError):
                     await writer.wait_closed()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def closed(reader: asyncio.StreamReader) -> bytes:

@@ -2,19 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from server import presence
 from server.presence import Presence, age_s, show
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
+from tests.waiting import until
 
 
 def test_a_sign_that_was_never_shown_is_infinitely_old(tmp_path: Path) -> None:

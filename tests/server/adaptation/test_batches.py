@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ttrl_client.types import CycleStatus, TenantSettings
 
-from adapters.batch import Request, Step
+from adapters.batch import Step
 from server.adaptation.conduct import conduct
 from server.adaptation.run import progress_of
 from server.db.models import CycleStep
@@ -21,8 +21,6 @@ from tests.waiting import until
 from .fake_trainer import FakeTrainer, read_skill
 from .scene import Scene, settings_of
 from .test_crashes import Crash, CrashingDatabase, closing
-
-NUM_WRITES = 10  # resume, selection, baseline, 3 steps, evaluate, verdict, version, swap
 
 
 def ahead(**learning: object) -> TenantSettings:
@@ -38,7 +36,6 @@ def sampled_from(scene: Scene, steps: Sequence[int]) -> list[str]:
 
 async def test_a_batch_comes_from_weights_one_update_old(scene: Scene) -> None:
     await scene.tenant()
-    scene.model.base_skill = 0.4  # so that there is something to learn in every step
     cycle = await scene.run(ahead(steps=4))
     assert (cycle.status, cycle.steps_done) == (CycleStatus.PROMOTED, 4)
     # Baseline and the first two steps; the last step's weights are measured by the gate.
@@ -49,7 +46,6 @@ async def test_a_batch_comes_from_weights_one_update_old(scene: Scene) -> None:
 
 async def test_no_update_is_lost(scene: Scene) -> None:
     await scene.tenant()
-    scene.model.base_skill = 0.4
     await scene.run(ahead(steps=4))
     (version,) = await scene.versions()
     assert read_skill(Path(version.path)) == pytest.approx(0.4)
@@ -58,12 +54,14 @@ async def test_no_update_is_lost(scene: Scene) -> None:
 
 async def test_the_next_batch_is_sampled_while_the_trainer_works(scene: Scene) -> None:
     await scene.tenant()
-    await scene.enqueue(ahead())
+    cycle_id = await scene.enqueue(ahead())
     scene.trainer.hold_from = 2  # the first update
     running = asyncio.create_task(scene.conduct(await scene.claim()))
     await asyncio.wait_for(scene.trainer.held.wait(), 20)
-    sampled = len(scene.model.asked)
-    await until(lambda: len(scene.model.asked) == sampled + 4 * 12 or len(scene.model.asked) > 300)
+    selection = (await scene.cycle(cycle_id)).selection
+    assert selection is not None
+    two_batches = 12 * (len(selection["probe"]) + 2 * 4)
+    await until(lambda: len(scene.model.asked) == two_batches)
     assert isinstance(scene.trainer.asked[-1], Step)
     scene.trainer.go_on.set()
     assert await asyncio.wait_for(running, 20) == CycleStatus.PROMOTED
@@ -109,7 +107,6 @@ async def test_a_crash_loses_no_update_and_applies_none_twice(
     scene: Scene, at: int, after: bool
 ) -> None:
     await scene.tenant()
-    scene.model.base_skill = 0.4
     cycle_id = await scene.enqueue(ahead())
     async with closing(CrashingDatabase(scene.database, at=at, after=after)) as database:
         with pytest.raises(Crash):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from server.adaptation import seats
 from server.adaptation.seats import QUIET_S, Seats
 from server.errors import CycleCancelled
+from tests.waiting import until
 
 
 class Bench:
@@ -46,12 +46,6 @@ class Bench:
             return number
 
         return asyncio.create_task(self.seats.run(asked))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0)
 
 
 async def finish(bench: Bench, tasks: list[asyncio.Task[int]]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from server.gateway.engine_http import (
     EngineUnreachable,
     Origin,
 )
+from tests.waiting import until
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 WHOLE = HEAD + b"Content-Length: 5\r\n\r\nhello"
@@ -80,11 +81,6 @@ async def ask(http: EngineHttp, engine: Engine) -> tuple[int, bytes]:
         return response.status, await response.read(2**20)
     finally:
         response.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110 - what is waited for is of several kinds
-        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("answer", [WHOLE, CHUNKED, UNTIL_CLOSED])

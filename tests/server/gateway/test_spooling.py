@@ -25,6 +25,7 @@ from server.gateway.recorder import PROMISED_BYTES, Recorder, WhenFull
 from server.spool import files
 from server.spool.backlog import Backlog, Batch
 from tests.server.gateway.test_recorder import NOW, entry
+from tests.waiting import until
 
 Mood = Literal["well", "fails", "hangs", "hangs and fails", "stores and fails", "explodes"]
 
@@ -129,12 +130,6 @@ async def recording(
 
 def left_in(root: Path) -> list[Path]:
     return list(root.iterdir())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 (nobody announces what is waited for)
-            await asyncio.sleep(0)
 
 
 async def record_all(recorder: Recorder, *ids: str) -> list[asyncio.Task[None]]:
