@@ -4,6 +4,7 @@ ahead; several threads judge them, each with a judge process at its disposal.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,15 @@ from typing import Any
 
 import msgspec
 
-from adapters.answers import AnswerSpec, Equivalence, extract
+from adapters.answers import DEFECTS, AnswerSpec, Equivalence, extract
 from adapters.answers.strict import READ_STRICTLY, strict_answer
 from adapters.estimators import Ballot, Estimator, Options, make_estimator
 
+logger = logging.getLogger(__name__)
+
 READ_AHEAD = 8  # groups for each thread
 STRICT = "majority_strict"
+UNJUDGED = "unjudged"
 
 
 class Group(msgspec.Struct):
@@ -137,7 +141,17 @@ def _outcome(number: int, line: bytes, rules: VoteRules, judge: Equivalence) -> 
     right = group.is_ground_truth
     if right is not None and len(right) != len(group.responses):
         return BadLine(number, f"{len(right)} is_ground_truth for {len(group.responses)} responses")
-    return judge_group(group, number, rules, judge)
+    try:
+        return judge_group(group, number, rules, judge)
+    except DEFECTS:  # of ours: one group's answers must not end the votes on all the others
+        logger.exception("line %d: answers not compared", number)
+        return Judged(_unjudged(group, number))
+
+
+def _unjudged(group: Group, number: int) -> VotedGroup:
+    nothing = [None] * len(group.responses)
+    name = number if group.id is None else group.id
+    return VotedGroup(name, None, 0.0, rewards=[*nothing], answers=[*nothing], reason=UNJUDGED)
 
 
 def judge_group(group: Group, number: int, rules: VoteRules, judge: Equivalence) -> Judged:
