@@ -21,7 +21,14 @@ from typing import Any
 from ttrl_client.types import CyclePhase, TenantSettings
 
 from adapters.views import View
-from server.adaptation.prompt import Messages, Prompt, chat_messages, fingerprints, opening
+from server.adaptation.prompt import (
+    Messages,
+    Prompt,
+    chat_messages,
+    opening,
+    prompt_fingerprint,
+    question_fingerprint,
+)
 from server.adaptation.ranking import History, rank
 from server.adaptation.run import Run
 from server.adaptation.truths import Truths, known_truths
@@ -193,12 +200,13 @@ def sort_candidates(
         if messages is None or reason is not None:
             candidates.counts[reason or "not_text"] += 1
             continue
-        fingerprint, question = fingerprints(messages, views)
+        fingerprint = prompt_fingerprint(messages, views)
         if fingerprint in candidates.questions:
             candidates.counts["duplicate"] += 1
             continue
+        question = question_fingerprint(messages, views)
         if (length := opening(prompt.messages, asked)) < len(messages):
-            _, first = fingerprints(messages, views, length=length)
+            first = question_fingerprint(messages[:length], views)
             candidates.follow_ups[first] += 1
             question = first if candidates.follow_ups[first] <= MAX_FOLLOW_UPS else question
         candidates.questions[fingerprint] = question

@@ -24,7 +24,7 @@ from adapters.answers import DEFECTS, AnswerSpec
 from adapters.answers.extraction import storable
 from adapters.answers.worker import JudgeFailed
 from adapters.views import View
-from server.adaptation.prompt import chat_messages, fingerprints
+from server.adaptation.prompt import chat_messages, prompt_fingerprint
 from server.adaptation.run import Run
 from server.adaptation.tools import Judge
 from server.answers import spec_of
@@ -83,7 +83,7 @@ def _sort(
     for one in told:
         if one.raw_fingerprint not in found.canonical:
             messages = chat_messages(one.messages)
-            fingerprint = None if messages is None else fingerprints(messages, views)[0]
+            fingerprint = None if messages is None else prompt_fingerprint(messages, views)
             found.canonical[one.raw_fingerprint] = fingerprint if fingerprint in wanted else None
         fingerprint = found.canonical[one.raw_fingerprint]
         if fingerprint is not None and len(found.told[fingerprint]) < MAX_TEXTS:

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from adapters.views import View
 from server.adaptation import selection as selection_module
-from server.adaptation.prompt import Prompt, chat_messages, fingerprints
+from server.adaptation.prompt import (
+    Prompt,
+    chat_messages,
+    prompt_fingerprint,
+    question_fingerprint,
+)
 from server.adaptation.sampling import derive_seed, split
 from server.adaptation.selection import (
     Candidates,
@@ -47,19 +52,17 @@ def prompts(number: int, *, visits: int = 100) -> list[Prompt]:
 
 
 def test_phrasings_of_one_question_are_one_prompt() -> None:
-    one, _ = fingerprints(user("What is 3 + 4?"), [VIEW])
-    two, _ = fingerprints(user("Please add: 3 + 4"), [VIEW])
-    other, _ = fingerprints(user("What is 4 + 3?"), [VIEW])
+    one = prompt_fingerprint(user("What is 3 + 4?"), [VIEW])
+    two = prompt_fingerprint(user("Please add: 3 + 4"), [VIEW])
+    other = prompt_fingerprint(user("What is 4 + 3?"), [VIEW])
     assert one == two != other
 
 
 def test_a_question_is_on_one_side_under_any_system_message() -> None:
     bare = user("What is 3 + 4?")
     asked = [{"role": "system", "content": "You are a pirate."}, *bare]
-    fingerprint, question = fingerprints(bare, [VIEW])
-    other_fingerprint, other_question = fingerprints(asked, [VIEW])
-    assert fingerprint != other_fingerprint
-    assert question == other_question
+    assert prompt_fingerprint(bare, [VIEW]) != prompt_fingerprint(asked, [VIEW])
+    assert question_fingerprint(bare, [VIEW]) == question_fingerprint(asked, [VIEW])
 
 
 @pytest.mark.parametrize(
@@ -67,17 +70,16 @@ def test_a_question_is_on_one_side_under_any_system_message() -> None:
     ["What is 3 + 4? ", "what is 3 + 4?", "What  is\n3 + 4?", "\uff37hat is 3\u00a0+ 4\uff1f"],
 )
 def test_a_question_is_on_one_side_in_any_spelling(spelling: str) -> None:
-    fingerprint, question = fingerprints(user("What is 3 + 4?"), [])
-    other_fingerprint, other_question = fingerprints(user(spelling), [])
-    assert fingerprint != other_fingerprint
-    assert question == other_question
+    plain, other = user("What is 3 + 4?"), user(spelling)
+    assert prompt_fingerprint(plain, []) != prompt_fingerprint(other, [])
+    assert question_fingerprint(plain, []) == question_fingerprint(other, [])
 
 
 def test_spaces_do_not_keep_phrasings_apart() -> None:
     whole = [View(r"^What is (?P<a>\d+) \+ (?P<b>\d+)\?$", ("Compute {a} + {b}.",))]
-    _, question = fingerprints(user("What is 3 + 4?"), whole)
-    assert question == fingerprints(user(" What is 3  + 4? "), whole)[1]
-    assert question != fingerprints(user("What is 3 + 5?"), whole)[1]
+    question = question_fingerprint(user("What is 3 + 4?"), whole)
+    assert question == question_fingerprint(user(" What is 3  + 4? "), whole)
+    assert question != question_fingerprint(user("What is 3 + 5?"), whole)
 
 
 def chat(*texts: str) -> list[dict[str, str]]:
