@@ -72,7 +72,7 @@ async def known_truths(run: Run, wanted: Collection[str]) -> Truths:
         async with run.tools.database.transaction(write=False) as session:
             told = await feedback.load_told(session, tenant_id, chunk, scores=scores)
         await asyncio.to_thread(_sort, told, run.settings, frozenset(wanted), found)
-    return await asyncio.to_thread(settle, found.told, run.tools.judge, spec_of(run.settings))
+    return await asyncio.to_thread(truths_of, found.told, run.tools.judge, spec_of(run.settings))
 
 
 def _sort(
@@ -92,7 +92,7 @@ def _sort(
                 found.told[fingerprint].append(one)
 
 
-def settle(told: Mapping[str, Sequence[Told]], judge: Judge, spec: AnswerSpec) -> Truths:
+def truths_of(told: Mapping[str, Sequence[Told]], judge: Judge, spec: AnswerSpec) -> Truths:
     """The one answer that all feedback to a prompt tells. Blocking: answers are compared."""
     answers: dict[str, str] = {}
     counts: Counter[str] = Counter()
