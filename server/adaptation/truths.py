@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import structlog
 from ttrl_client.types import TenantSettings
 
-from adapters.answers import DEFECTS, AnswerSpec
+from adapters.answers import AnswerSpec, Defect
 from adapters.answers.extraction import storable
 from adapters.answers.worker import JudgeFailed
 from adapters.views import View
@@ -110,7 +110,7 @@ def truths_of(told: Mapping[str, Sequence[Told]], judge: Judge, spec: AnswerSpec
 def _classes(texts: Sequence[Told], judge: Judge, spec: AnswerSpec) -> set[str]:
     try:
         found = judge.classes(_read(texts, judge, spec), spec)
-    except DEFECTS:
+    except Defect:
         logger.exception("feedback not compared")
         return set()
     return {answer for answer in found if answer is not None}

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from adapters.answers import DEFECTS, AnswerSpec, Equivalence, extract
+from adapters.answers import AnswerSpec, Defect, Equivalence, defects_named, extract
 from adapters.answers.strict import READ_STRICTLY, strict_answer
 from adapters.estimators import Ballot, Estimator, Options, make_estimator
 
@@ -143,7 +143,7 @@ def _outcome(number: int, line: bytes, rules: VoteRules, judge: Equivalence) -> 
         return BadLine(number, f"{len(right)} is_ground_truth for {len(group.responses)} responses")
     try:
         return judge_group(group, number, rules, judge)
-    except DEFECTS:  # of ours: one group's answers must not end the votes on all the others
+    except Defect:  # of ours: one group's answers must not end the votes on all the others
         logger.exception("line %d: answers not compared", number)
         return Judged(_unjudged(group, number))
 
@@ -189,7 +189,8 @@ def judge_group(group: Group, number: int, rules: VoteRules, judge: Equivalence)
 
 def _written(responses: list[str], rules: VoteRules, judge: Equivalence) -> list[str | None]:
     if rules.estimator == STRICT and rules.spec.kind in READ_STRICTLY:
-        return [strict_answer(response, rules.spec) for response in responses]
+        with defects_named():
+            return [strict_answer(response, rules.spec) for response in responses]
     return judge.extract(responses, rules.spec)
 
 
@@ -201,5 +202,6 @@ def _class_of_truth(
         return None
     text = truth if isinstance(truth, str) else msgspec.json.encode(truth).decode()
     if rules.spec.has_algebra and ("####" in text or "boxed{" in text):
-        text = extract(text, rules.spec)
+        with defects_named():
+            text = extract(text, rules.spec)
     return judge.classes([text], rules.spec, known=[c for c in classes if c is not None])[0]
