@@ -109,7 +109,7 @@ async def _settled(lane: Lane, arm: Arm, curve: Sequence[Mapping[str, float]]) -
     kept = sorted(int(place.name[1:]) for place in lane.folder.glob("s*"))
     measured = [Measured(int(point["step"]) - 1, point) for point in curve]
     good = plateau(measured, reached=kept[-1])
-    return await lane.mean_of(arm, [step for step in kept if step in good])
+    return await lane.average(arm, [step for step in kept if step in good])
 
 
 async def _measured(

@@ -126,7 +126,7 @@ class Lane:
             )
         ]
 
-    async def mean_of(self, arm: Arm, steps: Sequence[int]) -> Policy:
+    async def average(self, arm: Arm, steps: Sequence[int]) -> Policy:
         """The mean of the weights of these steps, which are still in the folder, loaded."""
         kept = [str(self.folder / f"s{step}") for step in steps]
         made = Policy(f"{self.name}-mean", str(self.folder / "mean"))

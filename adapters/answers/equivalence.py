@@ -19,6 +19,7 @@ from types import TracebackType
 
 from adapters.answers.canonical import canonical
 from adapters.answers.comparison import obligations
+from adapters.answers.defects import defects_named
 from adapters.answers.entry_point import Found
 from adapters.answers.extraction import extract, storable
 from adapters.answers.final_part import LONG_TAIL
@@ -27,11 +28,6 @@ from adapters.answers.worker import JUDGE, JudgeFailed, Worker, entry_point_comm
 
 MAX_COMPARISONS = 64  # by the judge, in one call
 CACHE_SIZE = 65_536  # pairs whose verdict is remembered
-
-DEFECTS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
-"""What code for hostile text raises where it has a defect. Nothing here does so on purpose, but a
-text of a user's or a model's must not end what goes on around it: who must go on catches these.
-"""
 
 
 class Equivalence:
@@ -92,10 +88,12 @@ class Equivalence:
         Raises:
             RuntimeError: it is closed.
             JudgeFailed: the function of a `python` kind cannot be loaded.
+            Defect: our code failed on one of the texts.
         """
         spec = as_spec(spec)
         if spec.kind != "python":
-            return [extract(text, spec) for text in texts]
+            with defects_named():
+                return [extract(text, spec) for text in texts]
         budget = _Budget(len(texts), self._deadline_s)
         name = spec.entry_point or ""
         try:
@@ -156,14 +154,16 @@ class Equivalence:
         Raises:
             RuntimeError: it is closed.
             JudgeFailed: a judge process is needed and does not start.
+            Defect: our code failed on one of the answers.
         """
         if self._judges.is_closed:
             raise RuntimeError("closed")
         spec = as_spec(spec)
-        keys = [None if answer is None else canonical(answer, spec) for answer in answers]
-        counts = Counter(key for key in keys if key is not None)
-        order = sorted(counts, key=lambda key: (-counts[key], key))
-        representative = self._cluster([*known, *order], algebra=spec.has_algebra)
+        with defects_named():
+            keys = [None if answer is None else canonical(answer, spec) for answer in answers]
+            counts = Counter(key for key in keys if key is not None)
+            order = sorted(counts, key=lambda key: (-counts[key], key))
+            representative = self._cluster([*known, *order], algebra=spec.has_algebra)
         return [None if key is None else representative[key] for key in keys]
 
     def _cluster(self, keys: Sequence[str], *, algebra: bool) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Literal
 import structlog
 from ttrl_client.types import TenantSettings
 
-from adapters.answers import DEFECTS, AnswerSpec
+from adapters.answers import AnswerSpec, Defect, defects_named
 from adapters.answers.strict import READ_STRICTLY, strict_answer
 from adapters.answers.worker import JudgeFailed
 from adapters.batch import TrainSample
@@ -209,7 +209,7 @@ def _consider(
         before = next((visit.label for visit in reversed(visits) if visit.label is not None), None)
         known = [answer for answer in (truth, before) if answer is not None]
         ballots = ballots_of(group, judge, spec, strictly=reads_strictly(settings), known=known)
-    except DEFECTS:  # one prompt's answers must not end the cycle, and every later one
+    except Defect:  # one prompt's answers must not end the cycle, and every later one
         logger.exception("answers not compared", fingerprint=group.prompt.fingerprint)
         return _unjudged(group, truth)
     estimator = make_estimator(learning.estimator, Options(min_answers=learning.min_answers))
@@ -335,7 +335,8 @@ def _extract(
     texts: Sequence[str], judge: Judge, spec: AnswerSpec, *, strictly: bool
 ) -> list[str | None]:
     if strictly:
-        return [strict_answer(text, spec) for text in texts]
+        with defects_named():
+            return [strict_answer(text, spec) for text in texts]
     try:
         return judge.extract(texts, spec)
     except JudgeFailed as error:
@@ -350,7 +351,7 @@ def answer_classes(
     """
     try:
         return judge.classes(written_answers(samples, judge, spec), spec, known=known)
-    except DEFECTS:
+    except Defect:
         logger.exception("answers not compared")
         return [None] * len(samples)
 

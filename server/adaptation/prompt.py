@@ -62,28 +62,27 @@ def opening(logged: list[Any], asked: Collection[str]) -> int:
     return len(logged)
 
 
-def fingerprints(
-    messages: Messages, views: Sequence[View], *, length: int | None = None
-) -> tuple[str, str]:
-    """The prompt's fingerprint, and that of its question alone: of its first `length` messages, all
-    by default, without system messages, in a form that spaces, case and width do not change.
-    """
+def prompt_fingerprint(messages: Messages, views: Sequence[View]) -> str:
+    """What the phrasings of one prompt share."""
     asked = canonical(messages[-1]["content"], views)
-    chat = [*messages[:-1], {"role": "user", "content": asked}]
-    return _digest(chat), _digest(_question(messages[:length], views))
+    return _digest([*messages[:-1], {"role": "user", "content": asked}])
 
 
-def _question(messages: Messages, views: Sequence[View]) -> Messages:
+def question_fingerprint(messages: Messages, views: Sequence[View]) -> str:
+    """What all prompts with one question share: system messages are left out, and spaces, case and
+    width change nothing.
+    """
     text = messages[-1]["content"]
     asked = canonical(text, views)
     if asked == text:  # perhaps only spaces keep the views from matching
         asked = canonical(_spaced(text), views)
     chat = [*messages[:-1], {"role": "user", "content": asked}]
-    return [
+    plain = [
         {"role": message["role"], "content": _spaced(message["content"]).casefold()}
         for message in chat
         if message["role"] not in SYSTEM_ROLES
     ]
+    return _digest(plain)
 
 
 def _spaced(text: str) -> str:

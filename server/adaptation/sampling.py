@@ -21,7 +21,7 @@ from time import perf_counter
 import structlog
 from ttrl_client.types import Learning
 
-from adapters.answers import DEFECTS
+from adapters.answers import Defect
 from adapters.waves import Rule, Stop, find_stop
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import ballots_of, reads_strictly
@@ -169,7 +169,7 @@ async def _find_stop(run: Run, group: SampledGroup, remaining: Sequence[int]) ->
         strictly = reads_strictly(run.settings)
         try:
             ballots = ballots_of(group, run.tools.judge, spec_of(run.settings), strictly=strictly)
-        except DEFECTS:  # judging meets it again, and says so
+        except Defect:  # judging meets it again, and says so
             return None
         if run.settings.learning.estimator == "majority_strict":
             ballots = [replace(ballot, answer=ballot.written) for ballot in ballots]

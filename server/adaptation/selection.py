@@ -21,7 +21,14 @@ from typing import Any
 from ttrl_client.types import CyclePhase, TenantSettings
 
 from adapters.views import View
-from server.adaptation.prompt import Messages, Prompt, chat_messages, fingerprints, opening
+from server.adaptation.prompt import (
+    Messages,
+    Prompt,
+    chat_messages,
+    opening,
+    prompt_fingerprint,
+    question_fingerprint,
+)
 from server.adaptation.ranking import History, rank
 from server.adaptation.run import Run
 from server.adaptation.truths import Truths, known_truths
@@ -108,13 +115,13 @@ async def _history(run: Run, prompts: Sequence[Prompt]) -> History:
 async def _gather(
     run: Run, newest: Sequence[str], asked: Collection[str]
 ) -> tuple[Candidates, dict[str, int]]:
-    """Candidates with their visits, newest first, until both sides are full: a tenant's whole log
-    is never in memory. `asked`: what the log has of it, as fingerprints.
+    """Bounded candidates with their visits, newest first, until both sides are full: a tenant's
+    whole log is never in memory. `asked`: what the log has of it, as fingerprints.
     """
     candidates, visits = Candidates(), dict[str, int]()
     longest = run.tools.settings.max_model_len
     for start in range(0, len(newest), BATCH):
-        if is_full(candidates, visits, run.settings):
+        if is_full(candidates, run.settings):
             candidates.counts["older"] += len(newest) - start
             break
         ids = newest[start : start + BATCH]
@@ -126,11 +133,11 @@ async def _gather(
         )
         async with run.tools.database.transaction(write=False) as session:
             visits |= await steps.count_visits(session, run.lease.tenant_id, new)
-        candidates = wanted(candidates, visits, run.settings)
+        candidates = bounded(candidates, visits, run.settings)
     return candidates, visits
 
 
-def wanted(
+def bounded(
     candidates: Candidates, visits: Mapping[str, int], settings: TenantSettings
 ) -> Candidates:
     """What the sides take: the rest is counted, and its texts are let go. One side may be full long
@@ -140,10 +147,8 @@ def wanted(
     # With a larger probe fraction than before, a prompt may change sides: what was trained on, in
     # whatever words, proves nothing any more.
     question = candidates.questions
-    trained = {question.get(fingerprint, fingerprint) for fingerprint in visits}
-    unseen = [
-        p for p in candidates.probe if question.get(p.fingerprint, p.fingerprint) not in trained
-    ]
+    trained = {question[fingerprint] for fingerprint in visits}
+    unseen = [prompt for prompt in candidates.probe if question[prompt.fingerprint] not in trained]
     counts["trained_before"] += len(candidates.probe) - len(unseen)
     probe = unseen[: settings.gate.probe_prompts]
     counts["over_probe_prompts"] += len(unseen) - len(probe)
@@ -161,9 +166,10 @@ def _most_to_train(settings: TenantSettings) -> int:
     return pool * settings.learning.max_prompts
 
 
-def is_full(candidates: Candidates, visits: Mapping[str, int], settings: TenantSettings) -> bool:
-    """Whether more candidates would only be left out, or make too large a pool to rank."""
-    taken = wanted(candidates, visits, settings)
+def is_full(taken: Candidates, settings: TenantSettings) -> bool:
+    """Whether more than these, which are bounded, would only be left out, or make too large a pool
+    to rank.
+    """
     is_probe_full = len(taken.probe) >= settings.gate.probe_prompts
     return is_probe_full and len(taken.train) >= _most_to_train(settings)
 
@@ -193,12 +199,13 @@ def sort_candidates(
         if messages is None or reason is not None:
             candidates.counts[reason or "not_text"] += 1
             continue
-        fingerprint, question = fingerprints(messages, views)
+        fingerprint = prompt_fingerprint(messages, views)
         if fingerprint in candidates.questions:
             candidates.counts["duplicate"] += 1
             continue
+        question = question_fingerprint(messages, views)
         if (length := opening(prompt.messages, asked)) < len(messages):
-            _, first = fingerprints(messages, views, length=length)
+            first = question_fingerprint(messages[:length], views)
             candidates.follow_ups[first] += 1
             question = first if candidates.follow_ups[first] <= MAX_FOLLOW_UPS else question
         candidates.questions[fingerprint] = question
@@ -228,18 +235,17 @@ def in_probe(question: str, fraction: float) -> bool:
 
 
 def choose(
-    candidates: Candidates,
+    taken: Candidates,
     visits: Mapping[str, int],
     settings: TenantSettings,
     *,
     seed: int,
     history: History | None = None,
 ) -> Selection:
-    """Bound both sides, newest first, and shuffle what is trained on; or bound what is trained on
-    in the order that the tenant wants, and keep it.
+    """Of bounded candidates the probe as it is, and what is trained on shuffled; or only the first
+    of it in the order that the tenant wants, which it keeps.
     """
-    taken = wanted(candidates, visits, settings)
-    counts, probe = taken.counts, taken.probe
+    counts, probe = Counter(taken.counts), taken.probe
     most = settings.learning.max_visits
     fresh = [replace(p, visits_left=most - visits.get(p.fingerprint, 0)) for p in taken.train]
     order = settings.learning.prompt_order

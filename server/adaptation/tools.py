@@ -41,6 +41,7 @@ class Judge(Protocol):
 
         Raises:
             JudgeFailed: the tenant's own function cannot be loaded.
+            Defect: our code failed on one of the texts.
         """
         ...
 
@@ -51,8 +52,12 @@ class Judge(Protocol):
         *,
         known: Sequence[str] = (),
     ) -> list[str | None]:
-        """Each answer's class representative; `known` representatives are kept, the
-        first of equal ones."""
+        """Each answer's class representative; `known` representatives are kept, the first of equal
+        ones.
+
+        Raises:
+            Defect: our code failed on one of the answers.
+        """
         ...
 
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 import structlog
 from ttrl_client.types import TenantSettings
 
-from adapters.answers import DEFECTS, AnswerSpec
+from adapters.answers import AnswerSpec, Defect
 from adapters.answers.extraction import storable
 from adapters.answers.worker import JudgeFailed
 from adapters.views import View
-from server.adaptation.prompt import chat_messages, fingerprints
+from server.adaptation.prompt import chat_messages, prompt_fingerprint
 from server.adaptation.run import Run
 from server.adaptation.tools import Judge
 from server.answers import spec_of
@@ -72,7 +72,7 @@ async def known_truths(run: Run, wanted: Collection[str]) -> Truths:
         async with run.tools.database.transaction(write=False) as session:
             told = await feedback.load_told(session, tenant_id, chunk, scores=scores)
         await asyncio.to_thread(_sort, told, run.settings, frozenset(wanted), found)
-    return await asyncio.to_thread(settle, found.told, run.tools.judge, spec_of(run.settings))
+    return await asyncio.to_thread(truths_of, found.told, run.tools.judge, spec_of(run.settings))
 
 
 def _sort(
@@ -83,7 +83,7 @@ def _sort(
     for one in told:
         if one.raw_fingerprint not in found.canonical:
             messages = chat_messages(one.messages)
-            fingerprint = None if messages is None else fingerprints(messages, views)[0]
+            fingerprint = None if messages is None else prompt_fingerprint(messages, views)
             found.canonical[one.raw_fingerprint] = fingerprint if fingerprint in wanted else None
         fingerprint = found.canonical[one.raw_fingerprint]
         if fingerprint is not None and len(found.told[fingerprint]) < MAX_TEXTS:
@@ -92,7 +92,7 @@ def _sort(
                 found.told[fingerprint].append(one)
 
 
-def settle(told: Mapping[str, Sequence[Told]], judge: Judge, spec: AnswerSpec) -> Truths:
+def truths_of(told: Mapping[str, Sequence[Told]], judge: Judge, spec: AnswerSpec) -> Truths:
     """The one answer that all feedback to a prompt tells. Blocking: answers are compared."""
     answers: dict[str, str] = {}
     counts: Counter[str] = Counter()
@@ -110,7 +110,7 @@ def settle(told: Mapping[str, Sequence[Told]], judge: Judge, spec: AnswerSpec) -
 def _classes(texts: Sequence[Told], judge: Judge, spec: AnswerSpec) -> set[str]:
     try:
         found = judge.classes(_read(texts, judge, spec), spec)
-    except DEFECTS:
+    except Defect:
         logger.exception("feedback not compared")
         return set()
     return {answer for answer in found if answer is not None}

@@ -4,6 +4,7 @@ ahead; several threads judge them, each with a judge process at its disposal.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,15 @@ from typing import Any
 
 import msgspec
 
-from adapters.answers import AnswerSpec, Equivalence, extract
+from adapters.answers import AnswerSpec, Defect, Equivalence, defects_named, extract
 from adapters.answers.strict import READ_STRICTLY, strict_answer
 from adapters.estimators import Ballot, Estimator, Options, make_estimator
 
+logger = logging.getLogger(__name__)
+
 READ_AHEAD = 8  # groups for each thread
 STRICT = "majority_strict"
+UNJUDGED = "unjudged"
 
 
 class Group(msgspec.Struct):
@@ -137,7 +141,17 @@ def _outcome(number: int, line: bytes, rules: VoteRules, judge: Equivalence) -> 
     right = group.is_ground_truth
     if right is not None and len(right) != len(group.responses):
         return BadLine(number, f"{len(right)} is_ground_truth for {len(group.responses)} responses")
-    return judge_group(group, number, rules, judge)
+    try:
+        return judge_group(group, number, rules, judge)
+    except Defect:  # of ours: one group's answers must not end the votes on all the others
+        logger.exception("line %d: answers not compared", number)
+        return Judged(_unjudged(group, number))
+
+
+def _unjudged(group: Group, number: int) -> VotedGroup:
+    nothing = [None] * len(group.responses)
+    name = number if group.id is None else group.id
+    return VotedGroup(name, None, 0.0, rewards=[*nothing], answers=[*nothing], reason=UNJUDGED)
 
 
 def judge_group(group: Group, number: int, rules: VoteRules, judge: Equivalence) -> Judged:
@@ -175,7 +189,8 @@ def judge_group(group: Group, number: int, rules: VoteRules, judge: Equivalence)
 
 def _written(responses: list[str], rules: VoteRules, judge: Equivalence) -> list[str | None]:
     if rules.estimator == STRICT and rules.spec.kind in READ_STRICTLY:
-        return [strict_answer(response, rules.spec) for response in responses]
+        with defects_named():
+            return [strict_answer(response, rules.spec) for response in responses]
     return judge.extract(responses, rules.spec)
 
 
@@ -187,5 +202,6 @@ def _class_of_truth(
         return None
     text = truth if isinstance(truth, str) else msgspec.json.encode(truth).decode()
     if rules.spec.has_algebra and ("####" in text or "boxed{" in text):
-        text = extract(text, rules.spec)
+        with defects_named():
+            text = extract(text, rules.spec)
     return judge.classes([text], rules.spec, known=[c for c in classes if c is not None])[0]

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -15,6 +15,7 @@ from adapters.answers import AnswerSpec, Equivalence
 from server.cli import cli
 from server.vote.command import lines_of
 from server.vote.groups import READ_AHEAD, BadLine, Judged, VoteRules, vote_on
+from tests.fakes.defects import break_on
 
 HALF = [r"\boxed{0.5}", r"\boxed{\frac12}", r"\boxed{2}", r"\boxed{2}", r"\boxed{1/2}", "no idea"]
 GROUP = {"id": "half", "responses": HALF, "ground_truth": r"\frac{1}{2}"}
@@ -98,6 +99,23 @@ def test_a_bad_line_is_named_and_left_out(bad: str) -> None:
     assert result.exit_code == 0
     assert "line 3: " in result.stderr
     assert len(votes(result)) == 2
+
+
+@pytest.mark.parametrize("name", ["canonical", "extract"])
+def test_a_group_that_a_defect_meets_is_unjudged_and_the_others_are_voted_on(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: Literal["canonical", "extract"],
+) -> None:
+    break_on(monkeypatch, name, "666")
+    odd = {"responses": ["666", "1"], "ground_truth": "1", "is_ground_truth": [0, 1]}
+    result = run("-", "--answer", "text", stdin=lines(odd, {"responses": ["1", "1"]}))
+    assert result.exit_code == 0
+    one, other = votes(result)
+    assert (one["id"], one["label"], one["reason"]) == (1, None, "unjudged")
+    assert one["rewards"] == one["answers"] == [None, None]
+    assert other["label"] == "1"
+    assert "line 1: answers not compared" in caplog.text
 
 
 def test_strict_stops_at_the_first_bad_line() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
-from adapters.answers import DEFECTS, AnswerSpec, Equivalence
+from adapters.answers import AnswerSpec, Defect, Equivalence
 from adapters.answers.worker import JudgeFailed
 from server.gateway.votes.poll import Unjudged
 
@@ -85,7 +85,7 @@ class VoteJudge:
         except JudgeFailed as error:
             logger.warning("answers of tenant %d cannot be compared: %s", tenant_id, error)
             raise Unjudged from error
-        except DEFECTS as error:  # of ours: the request has its answers, and gets one of them
+        except Defect as error:  # of ours: the request has its answers, and gets one of them
             logger.exception("answers of tenant %d could not be compared", tenant_id)
             raise Unjudged from error
         finally:

@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.answers import AnswerKind, Equivalence
+from adapters.answers import AnswerKind, Defect, Equivalence
 from adapters.answers.comparison import obligations
 from adapters.answers.equivalence import MAX_COMPARISONS
 from adapters.answers.worker import Worker
+from tests.fakes.defects import break_on
 
 SAME = r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}"
 HOSTILE = (
@@ -248,3 +250,15 @@ def _without_judge() -> Equivalence:
     equivalence._judges._idle.get()
     equivalence._judges._idle.put(Worker((sys.executable, "-c", "")))
     return equivalence
+
+
+@pytest.mark.parametrize("name", ["canonical", "extract"])
+def test_a_defect_has_one_name_whatever_it_raised(
+    monkeypatch: pytest.MonkeyPatch, name: Literal["canonical", "extract"]
+) -> None:
+    break_on(monkeypatch, name, "666")
+    with Equivalence() as judge:
+        with pytest.raises(Defect, match="OverflowError: absolute value too large"):
+            judge.classes(judge.extract(["666"], "text"), "text")
+        with pytest.raises(ValueError, match="label"):  # a mistake of the caller's is none
+            judge.extract(["yes"], "label")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ttrl_client.types import TenantSettings
 
 from adapters.answers import AnswerSpec, Equivalence
-from adapters.answers.spec import AnswerKind
 from adapters.estimators import Visit
 from adapters.estimators.steady import FLIPPED
 from server.adaptation.groups import Sample, SampledGroup
@@ -23,6 +22,7 @@ from server.adaptation.judging import (
 )
 from server.adaptation.prompt import Prompt
 from server.engine.client import Completion
+from tests.fakes.defects import break_on
 
 
 @pytest.fixture
@@ -100,35 +100,24 @@ def test_a_unanimous_group_teaches_nothing(judge: Equivalence) -> None:
     assert found.train_samples() == []
 
 
-class Broken(Equivalence):
-    """Has a defect that the answer 666 meets."""
-
-    def classes(
-        self,
-        answers: Sequence[str | None],
-        spec: AnswerSpec | AnswerKind,
-        *,
-        known: Sequence[str] = (),
-    ) -> list[str | None]:
-        if "666" in answers:
-            raise OverflowError("absolute value too large")
-        return super().classes(answers, spec, known=known)
-
-
-def test_a_group_that_a_defect_keeps_from_being_judged_says_so_and_teaches_nothing() -> None:
+def test_a_group_that_a_defect_keeps_from_being_judged_says_so_and_teaches_nothing(
+    judge: Equivalence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_on(monkeypatch, "canonical", "666")
     groups = [group(r"\boxed{666}", r"\boxed{1}"), group(*HALVES)]
     settings = TenantSettings.model_validate({"answer": "math", "learning": {"min_answers": 1}})
-    with Broken() as broken:
-        one, other = judge_groups(groups, broken, settings, {}, {"f": "3"}, seed=1)
+    one, other = judge_groups(groups, judge, settings, {}, {"f": "3"}, seed=1)
     assert (one.reason, one.vote.label, one.label_source) == (UNJUDGED, None, None)
     assert (one.train_samples(), len(one.record().rollouts)) == ([], 2)
     assert len(other.train_samples()) == len(HALVES)
 
 
-def test_answers_that_a_defect_keeps_from_being_compared_are_none() -> None:
-    with Broken() as broken:
-        samples = group(r"\boxed{666}", r"\boxed{1}").samples
-        assert answer_classes(samples, broken, AnswerSpec("math")) == [None, None]
+def test_answers_that_a_defect_keeps_from_being_compared_are_none(
+    judge: Equivalence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_on(monkeypatch, "canonical", "666")
+    samples = group(r"\boxed{666}", r"\boxed{1}").samples
+    assert answer_classes(samples, judge, AnswerSpec("math")) == [None, None]
 
 
 def test_a_refused_prompt_says_so(judge: Equivalence) -> None:

@@ -10,20 +10,27 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ttrl_client.types import TenantSettings
 
 from adapters.views import View
 from server.adaptation import selection as selection_module
-from server.adaptation.prompt import Prompt, chat_messages, fingerprints
+from server.adaptation.prompt import (
+    Prompt,
+    chat_messages,
+    prompt_fingerprint,
+    question_fingerprint,
+)
 from server.adaptation.sampling import derive_seed, split
 from server.adaptation.selection import (
     Candidates,
+    Selection,
+    bounded,
     choose,
     in_probe,
     is_full,
     prompts_of_step,
     rounds,
     sort_candidates,
-    wanted,
 )
 from server.db import log
 from server.db.traffic import LoggedPrompt
@@ -46,20 +53,31 @@ def prompts(number: int, *, visits: int = 100) -> list[Prompt]:
     return [Prompt(f"q{i}", f"f{i}", user("x"), visits) for i in range(number)]
 
 
+def offered(train: list[Prompt], probe: list[Prompt] | None = None) -> Candidates:
+    """Candidates that are each a question of their own."""
+    both = [*train, *(probe or [])]
+    questions = {prompt.fingerprint: prompt.fingerprint for prompt in both}
+    return Candidates(train, probe or [], questions=questions)
+
+
+def chosen(
+    candidates: Candidates, visits: dict[str, int], settings: TenantSettings, **more: Any
+) -> Selection:
+    return choose(bounded(candidates, visits, settings), visits, settings, **more)
+
+
 def test_phrasings_of_one_question_are_one_prompt() -> None:
-    one, _ = fingerprints(user("What is 3 + 4?"), [VIEW])
-    two, _ = fingerprints(user("Please add: 3 + 4"), [VIEW])
-    other, _ = fingerprints(user("What is 4 + 3?"), [VIEW])
+    one = prompt_fingerprint(user("What is 3 + 4?"), [VIEW])
+    two = prompt_fingerprint(user("Please add: 3 + 4"), [VIEW])
+    other = prompt_fingerprint(user("What is 4 + 3?"), [VIEW])
     assert one == two != other
 
 
 def test_a_question_is_on_one_side_under_any_system_message() -> None:
     bare = user("What is 3 + 4?")
     asked = [{"role": "system", "content": "You are a pirate."}, *bare]
-    fingerprint, question = fingerprints(bare, [VIEW])
-    other_fingerprint, other_question = fingerprints(asked, [VIEW])
-    assert fingerprint != other_fingerprint
-    assert question == other_question
+    assert prompt_fingerprint(bare, [VIEW]) != prompt_fingerprint(asked, [VIEW])
+    assert question_fingerprint(bare, [VIEW]) == question_fingerprint(asked, [VIEW])
 
 
 @pytest.mark.parametrize(
@@ -67,17 +85,16 @@ def test_a_question_is_on_one_side_under_any_system_message() -> None:
     ["What is 3 + 4? ", "what is 3 + 4?", "What  is\n3 + 4?", "\uff37hat is 3\u00a0+ 4\uff1f"],
 )
 def test_a_question_is_on_one_side_in_any_spelling(spelling: str) -> None:
-    fingerprint, question = fingerprints(user("What is 3 + 4?"), [])
-    other_fingerprint, other_question = fingerprints(user(spelling), [])
-    assert fingerprint != other_fingerprint
-    assert question == other_question
+    plain, other = user("What is 3 + 4?"), user(spelling)
+    assert prompt_fingerprint(plain, []) != prompt_fingerprint(other, [])
+    assert question_fingerprint(plain, []) == question_fingerprint(other, [])
 
 
 def test_spaces_do_not_keep_phrasings_apart() -> None:
     whole = [View(r"^What is (?P<a>\d+) \+ (?P<b>\d+)\?$", ("Compute {a} + {b}.",))]
-    _, question = fingerprints(user("What is 3 + 4?"), whole)
-    assert question == fingerprints(user(" What is 3  + 4? "), whole)[1]
-    assert question != fingerprints(user("What is 3 + 5?"), whole)[1]
+    question = question_fingerprint(user("What is 3 + 4?"), whole)
+    assert question == question_fingerprint(user(" What is 3  + 4? "), whole)
+    assert question != question_fingerprint(user("What is 3 + 5?"), whole)
 
 
 def chat(*texts: str) -> list[dict[str, str]]:
@@ -135,7 +152,7 @@ def test_nothing_of_the_probe_is_trained_on(numbers: list[int], fraction: float,
     texts = [f"{('Compute', 'What is')[i % 2]} {n} + 1" for i, n in enumerate(numbers)]
     candidates = Candidates()
     sort_candidates(logged(texts), settings, None, candidates)
-    selection = choose(candidates, {}, settings, seed=seed)
+    selection = chosen(candidates, {}, settings, seed=seed)
     probe = {prompt.fingerprint for prompt in selection.probe}
     trained = {
         prompt.fingerprint
@@ -163,7 +180,7 @@ def test_what_was_trained_on_never_becomes_probe() -> None:
     candidates = Candidates()
     sort_candidates(logged(QUESTIONS), settings, None, candidates)
     visited = candidates.probe[0].fingerprint
-    selection = choose(candidates, {visited: 1}, settings, seed=1)
+    selection = chosen(candidates, {visited: 1}, settings, seed=1)
     assert visited not in {prompt.fingerprint for prompt in selection.probe}
     assert selection.counts["trained_before"] == 1
 
@@ -174,15 +191,15 @@ def test_what_was_trained_on_in_another_spelling_never_becomes_probe() -> None:
     sort_candidates(logged([*QUESTIONS, *(f"{q} " for q in QUESTIONS)]), settings, None, candidates)
     first = candidates.probe[0]
     question = candidates.questions[first.fingerprint]
-    selection = choose(candidates, {first.fingerprint: 1}, settings, seed=1)
+    selection = chosen(candidates, {first.fingerprint: 1}, settings, seed=1)
     assert question not in {candidates.questions[p.fingerprint] for p in selection.probe}
     assert selection.counts["trained_before"] == 2
 
 
 def test_prompts_are_visited_no_more_than_allowed() -> None:
     settings = settings_of(learning={"max_visits": 3})
-    candidates = Candidates(train=prompts(4, visits=0))
-    selection = choose(candidates, {"f0": 3, "f1": 1}, settings, seed=1)
+    candidates = offered(prompts(4, visits=0))
+    selection = chosen(candidates, {"f0": 3, "f1": 1}, settings, seed=1)
     assert selection.counts["over_max_visits"] == 1
     visits = Counter(p.fingerprint for batch in rounds(selection.prompts, 2) for p in batch)
     assert visits == {"f1": 2, "f2": 3, "f3": 3}
@@ -190,16 +207,16 @@ def test_prompts_are_visited_no_more_than_allowed() -> None:
 
 def test_gathering_ends_when_both_sides_are_full() -> None:
     settings = settings_of(learning={"max_prompts": 2, "max_visits": 3}, gate={"probe_prompts": 1})
-    full = Candidates(train=prompts(3), probe=[Prompt("p", "p", user("x"))])
-    assert is_full(full, {"f0": 3}, settings)
-    assert not is_full(full, {"f0": 3, "f1": 3}, settings)
-    assert not is_full(full, {"p": 1}, settings)
+    full = offered(prompts(3), [Prompt("p", "p", user("x"))])
+    assert is_full(bounded(full, {"f0": 3}, settings), settings)
+    assert not is_full(bounded(full, {"f0": 3, "f1": 3}, settings), settings)
+    assert not is_full(bounded(full, {"p": 1}, settings), settings)
 
 
 def test_a_side_that_is_full_takes_no_more() -> None:
     settings = settings_of(learning={"max_prompts": 5}, gate={"probe_prompts": 3})
-    offered = Candidates(train=prompts(50), probe=[Prompt(f"p{i}", f"p{i}", []) for i in range(9)])
-    kept = wanted(offered, {"f0": 100, "p1": 1}, settings)
+    candidates = offered(prompts(50), [Prompt(f"p{i}", f"p{i}", []) for i in range(9)])
+    kept = bounded(candidates, {"f0": 100, "p1": 1}, settings)
     assert [prompt.query_id for prompt in kept.train] == ["q1", "q2", "q3", "q4", "q5"]
     assert [prompt.query_id for prompt in kept.probe] == ["p0", "p2", "p3"]
     assert kept.counts == {
@@ -209,7 +226,7 @@ def test_a_side_that_is_full_takes_no_more() -> None:
         "over_probe_prompts": 5,
     }
     ranked = settings_of(learning={"max_prompts": 5, "prompt_order": "impact"})
-    assert len(wanted(offered, {}, ranked).train) == 20
+    assert len(bounded(candidates, {}, ranked).train) == 20
 
 
 async def test_what_no_side_takes_is_let_go_while_the_other_is_filled(
@@ -234,7 +251,7 @@ async def test_what_no_side_takes_is_let_go_while_the_other_is_filled(
 
 def test_the_newest_prompts_are_preferred() -> None:
     settings = settings_of(learning={"max_prompts": 2, "min_prompts": 1})
-    selection = choose(Candidates(train=prompts(5)), {}, settings, seed=1)
+    selection = chosen(offered(prompts(5)), {}, settings, seed=1)
     assert {prompt.query_id for prompt in selection.prompts} == {"q0", "q1"}
     assert selection.counts["over_max_prompts"] == 3
 
@@ -251,7 +268,7 @@ def test_rounds_visit_all_prompts_equally_often(number: int, size: int, steps: i
 
 def test_training_ends_with_the_last_visit() -> None:
     settings = settings_of(learning={"max_visits": 1})
-    selection = choose(Candidates(train=prompts(4)), {}, settings, seed=1)
+    selection = chosen(offered(prompts(4)), {}, settings, seed=1)
     assert prompts_of_step(selection, 2, 2) is not None
     assert prompts_of_step(selection, 3, 2) is None
 
@@ -310,9 +327,9 @@ HISTORY = {
 
 def ordered(order: str, **learning: Any) -> list[str]:
     settings = settings_of(learning={"prompt_order": order, **learning})
-    candidates = Candidates(train=prompts(6), probe=prompts(9))
-    chosen = choose(candidates, {}, settings, seed=1, history=HISTORY)
-    return [prompt.fingerprint for prompt in chosen.prompts]
+    candidates = offered(prompts(6), prompts(9))
+    selection = chosen(candidates, {}, settings, seed=1, history=HISTORY)
+    return [prompt.fingerprint for prompt in selection.prompts]
 
 
 def test_unseen_prompts_come_first_then_those_with_the_most_signal() -> None:
@@ -332,12 +349,12 @@ def test_the_order_decides_who_is_left_out() -> None:
 
 
 def test_a_larger_pool_is_looked_at_where_prompts_are_ranked() -> None:
-    candidates = Candidates(train=prompts(10), probe=prompts(9))
+    candidates = offered(prompts(10), prompts(9))
     fresh = settings_of(learning={"max_prompts": 5})
     ranked = settings_of(learning={"max_prompts": 5, "prompt_order": "impact"})
-    assert is_full(candidates, {}, fresh)
-    assert not is_full(candidates, {}, ranked)
-    assert is_full(Candidates(train=prompts(20), probe=prompts(9)), {}, ranked)
+    assert is_full(bounded(candidates, {}, fresh), fresh)
+    assert not is_full(bounded(candidates, {}, ranked), ranked)
+    assert is_full(offered(prompts(20), prompts(9)), ranked)
 
 
 async def test_the_next_cycle_begins_with_what_is_still_uncertain(scene: Scene) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from sqlalchemy import update
 from ttrl_client.types import CycleStatus
 
 from adapters import batch
-from adapters.answers import AnswerSpec, Equivalence
-from adapters.answers.spec import AnswerKind
 from adapters.batch import Average, Open, Save, Score, Step
 from server.adaptation.conduct import conduct, sweep
 from server.adaptation.sampler import Sampler
@@ -21,6 +18,7 @@ from server.db import cycles
 from server.db.engine import Database
 from server.db.models import Base, Cycle, Group, Query, Tenant
 from server.db.tenants import delete_tenant
+from tests.fakes.defects import break_on
 from tests.fakes.vllm import Fault
 from tests.fakes.vllm_plan import Ask
 
@@ -72,40 +70,28 @@ async def test_an_engine_restart_while_sampling_changes_no_weights(scene: Scene)
     assert len(set(again)) == 1
 
 
-class Broken(Equivalence):
-    """Has a defect that some groups of answers meet."""
-
-    def classes(
-        self,
-        answers: Sequence[str | None],
-        spec: AnswerSpec | AnswerKind,
-        *,
-        known: Sequence[str] = (),
-    ) -> list[str | None]:
-        if "36" in answers:
-            raise KeyError("36")
-        return super().classes(answers, spec, known=known)
-
-
-async def test_a_defect_that_some_answers_meet_does_not_end_the_cycle(scene: Scene) -> None:
+async def test_a_defect_that_some_answers_meet_does_not_end_the_cycle(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_on(monkeypatch, "canonical", "36")
     await scene.tenant()
     cycle_id = await scene.enqueue(settings_of(learning={"wave": 4}))
-    with Broken() as judge:
-        status = await conduct(replace(scene.tools, judge=judge), await scene.claim())
+    status = await scene.conduct(await scene.claim())
     assert status in (CycleStatus.PROMOTED, CycleStatus.REJECTED)
     reasons = [group.reason for group in await scene.groups(cycle_id)]
     assert 0 < reasons.count("unjudged") < len(reasons)
 
 
-async def test_earlier_labels_that_a_defect_meets_do_not_end_the_cycle(scene: Scene) -> None:
+async def test_earlier_labels_that_a_defect_meets_do_not_end_the_cycle(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await scene.tenant()
     await scene.run()
     async with scene.database.transaction() as session:
         await session.execute(update(Group).values(label="36"))
-    settings = settings_of(learning={"steady": False})
-    cycle_id = await scene.enqueue(settings, seed=8)
-    with Broken() as judge:
-        status = await conduct(replace(scene.tools, judge=judge), await scene.claim())
+    break_on(monkeypatch, "canonical", "36")
+    cycle_id = await scene.enqueue(settings_of(learning={"steady": False}), seed=8)
+    status = await scene.conduct(await scene.claim())
     assert status in (CycleStatus.PROMOTED, CycleStatus.REJECTED)
     assert "unjudged" in {group.reason for group in await scene.groups(cycle_id)}
 

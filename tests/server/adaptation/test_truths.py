@@ -6,18 +6,18 @@ import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from ttrl_client.types import CycleStatus
 
 from adapters.answers import AnswerSpec, Equivalence
-from adapters.answers.spec import AnswerKind
-from server.adaptation.truths import settle
+from server.adaptation.truths import truths_of
 from server.db import feedback
 from server.db.engine import Database
 from server.db.feedback import Said, Told
 from server.db.models import Answer
+from tests.fakes.defects import break_on
 from tests.fakes.vllm_plan import Ask
 
 from .conftest import HandClock, add_queries, add_tenant
@@ -279,29 +279,25 @@ def told(*texts: str, is_answer: bool = True) -> dict[str, Sequence[Told]]:
     ],
 )
 def test_spellings_of_one_answer_are_one_truth(judge: Equivalence, texts: tuple[str, ...]) -> None:
-    truths = settle(told(*texts), judge, AnswerSpec("math"))
+    truths = truths_of(told(*texts), judge, AnswerSpec("math"))
     assert judge.classes([truths.answers["f"]], "math") == judge.classes(["1/2"], "math")
     assert not truths.counts
 
 
-class Broken(Equivalence):
-    """Has a defect."""
-
-    def extract(self, texts: Sequence[str], spec: AnswerSpec | AnswerKind) -> list[str | None]:
-        raise ValueError
-
-
-def test_feedback_that_a_defect_keeps_from_being_read_is_counted() -> None:
-    with Broken() as broken:
-        truths = settle(told("1/2"), broken, AnswerSpec("math"))
+@pytest.mark.parametrize("name", ["canonical", "extract"])
+def test_feedback_that_a_defect_keeps_from_being_read_is_counted(
+    judge: Equivalence, monkeypatch: pytest.MonkeyPatch, name: Literal["canonical", "extract"]
+) -> None:
+    break_on(monkeypatch, name, "1/2")
+    truths = truths_of(told("1/2"), judge, AnswerSpec("math"))
     assert (truths.answers, truths.counts) == ({}, {"unreadable_truths": 1})
 
 
 def test_an_answer_that_is_no_response_is_taken_for_itself(judge: Equivalence) -> None:
-    truths = settle(told("no"), judge, AnswerSpec("label", labels=("yes", "no")))
+    truths = truths_of(told("no"), judge, AnswerSpec("label", labels=("yes", "no")))
     assert truths.answers == {"f": "no"}
 
 
 def test_a_scored_response_without_an_answer_tells_nothing(judge: Equivalence) -> None:
-    truths = settle(told("I wonder", is_answer=False), judge, AnswerSpec("math"))
+    truths = truths_of(told("I wonder", is_answer=False), judge, AnswerSpec("math"))
     assert (truths.answers, truths.counts) == ({}, {"unreadable_truths": 1})

@@ -13,6 +13,7 @@ from adapters.answers import AnswerSpec, Equivalence
 from adapters.answers.spec import AnswerKind
 from server.gateway.votes.judge import VoteJudge
 from server.gateway.votes.poll import Unjudged
+from tests.fakes.defects import break_on
 
 SPEC = AnswerSpec("number")
 
@@ -30,15 +31,11 @@ class Slow(Equivalence):
         return list(texts)
 
 
-class Broken(Equivalence):
-    """Has a defect."""
-
-    def extract(self, texts: Sequence[str], spec: AnswerSpec | AnswerKind) -> list[str | None]:
-        raise OverflowError("absolute value too large")
-
-
-async def test_a_defect_is_logged_and_leaves_answers_unjudged(caplog: pytest.LogCaptureFixture):
-    judge = VoteJudge(equivalence=Broken())
+async def test_a_defect_is_logged_and_leaves_answers_unjudged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    break_on(monkeypatch, "extract", "4")
+    judge = VoteJudge(equivalence=Equivalence())
     with caplog.at_level(logging.ERROR), pytest.raises(Unjudged):
         await judge.extract(1, ["4"], SPEC)
     [record] = caplog.records
