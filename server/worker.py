@@ -36,6 +36,7 @@ from server.db.failures import SQLAlchemyError, refused_at_start
 from server.db.migrate import check
 from server.db.text import storable
 from server.engine.identity import ensure_identity, model_digest
+from server.engine.integrity import verifier
 from server.engine.model_files import check_model
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
@@ -225,6 +226,8 @@ async def _tools(
         return []  # reconciling is the web process's work
 
     pool = EnginePool(settings.engine_urls, poll_s=settings.engine_poll_s)
+    store = AdapterStore(settings.adapters_dir)
+    verify = verifier(store)
     trainer = TrainerProcess(
         trainer_command(settings),
         threads=settings.trainer_threads,
@@ -242,13 +245,16 @@ async def _tools(
             settings=settings,
             database=database,
             clock=SystemClock(),
-            sampler=Sampler(pool, patience_s=settings.engine_start_timeout_s),
+            sampler=Sampler(pool, patience_s=settings.engine_start_timeout_s, verify=verify),
             loader=AdapterRegistry(
-                pool, wanted=no_versions, load_timeout_s=settings.engine_load_timeout_s
+                pool,
+                wanted=no_versions,
+                load_timeout_s=settings.engine_load_timeout_s,
+                verify=verify,
             ),
             trainer=trainer,
             judge=judge,
-            store=AdapterStore(settings.adapters_dir),
+            store=store,
             identity_dir=identity,
             base_digest=digest,
             traces=traces,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from server.engine.client import Completion
+from server.engine.integrity import Verify, is_published
 from server.engine.pool import Engine, EnginePool
 from server.errors import EngineUnavailable, TTRLError, UnknownModel
 
@@ -31,6 +32,11 @@ class Policy:
     engine_name: str
     path: str
 
+    @property
+    def label(self) -> str:
+        """What errors call it."""
+        return self.engine_name
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -44,11 +50,16 @@ class Draw:
 
 
 class Sampler:
-    """Gives up when no engine can be reached for `patience_s`."""
+    """Gives up when no engine can be reached for `patience_s`. `verify` looks at a published
+    version's files before an engine does: users are served what is loaded under its name.
+    """
 
-    def __init__(self, pool: EnginePool, *, patience_s: float) -> None:
+    def __init__(
+        self, pool: EnginePool, *, patience_s: float, verify: Verify | None = None
+    ) -> None:
         self._pool = pool
         self._patience_s = patience_s
+        self._verify = verify
         self._loading: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def sample(
@@ -59,6 +70,7 @@ class Sampler:
         Raises:
             EngineUnavailable: no engine came back in time.
             BadRequest: the engine refuses the prompt, for example because it is too long.
+            AdapterDamaged: the files are not what was published.
         """
 
         async def ask(engine: Engine) -> list[Completion]:
@@ -94,6 +106,7 @@ class Sampler:
         Raises:
             EngineUnavailable: no engine came back in time.
             EngineFailed: the engine refuses the files.
+            AdapterDamaged: they are not what was published.
         """
         return await self.patiently(lambda: self._bring(self._pool.pick(), policy))
 
@@ -101,6 +114,8 @@ class Sampler:
         async with self._loading[engine.url, policy.engine_name]:
             if policy.engine_name in engine.loaded:
                 return 0.0
+            if self._verify is not None and is_published(policy.engine_name):
+                await self._verify(policy)
             return await engine.load(policy.engine_name, policy.path)
 
     async def tokenize(self, messages: Sequence[dict[str, str]]) -> list[int]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -21,14 +20,13 @@ from time import monotonic
 from weakref import WeakValueDictionary
 
 from server.db.failures import SQLAlchemyError
-from server.engine.integrity import Verify, VersionLike
+from server.engine.integrity import Verify, VersionLike, is_published
 from server.engine.pool import Engine, EnginePool
 from server.engine.probe import ModelProbe
 from server.errors import EngineFailed, EngineSilent, EngineUnavailable, TTRLError
 
 logger = logging.getLogger(__name__)
 
-VERSION_NAME = re.compile(r".+--v[0-9]+")
 RETRY_FAILED_S = 10.0
 LOAD_TIMEOUT_S = 30.0
 UNKNOWN_WANTED = "The database has not told yet which versions are wanted."
@@ -185,10 +183,10 @@ class AdapterRegistry:
         used last before the others.
         """
         missing = [version for version in wanted if version.engine_name not in engine.loaded]
-        published = [v for v in missing if VERSION_NAME.fullmatch(v.engine_name)]
+        published = [v for v in missing if is_published(v.engine_name)]
         published.sort(key=lambda v: self._used_at.get(v.engine_name, 0.0), reverse=True)
         room = max(0, self._max_adapters - len(_published(engine)))
-        others = [v for v in missing if not VERSION_NAME.fullmatch(v.engine_name)]
+        others = [v for v in missing if not is_published(v.engine_name)]
         return [*others, *published[:room]]
 
     async def _is_the_model(self, engine: Engine, wanted: Sequence[VersionLike]) -> bool:
@@ -258,7 +256,7 @@ class AdapterRegistry:
         logger.info("adapter loaded", extra={"adapter": name, "url": engine.url, "ms": load_ms})
 
     async def _check_files(self, version: VersionLike) -> None:
-        if self._verify is not None and VERSION_NAME.fullmatch(version.engine_name):
+        if self._verify is not None and is_published(version.engine_name):
             await self._verify(version)
 
     async def _unload_superseded(self, engine: Engine, wanted: set[str]) -> None:
@@ -292,7 +290,7 @@ class AdapterRegistry:
         Raises:
             EngineUnavailable: all that are there are in use.
         """
-        if not VERSION_NAME.fullmatch(name):
+        if not is_published(name):
             return
         if name not in {version.engine_name for version in self._wanted}:
             self._idle_since.setdefault(name, self._clock())
@@ -326,7 +324,7 @@ class AdapterRegistry:
 
 def _published(engine: Engine) -> set[str]:
     """The published versions that an engine has."""
-    return {name for name in engine.loaded if VERSION_NAME.fullmatch(name)}
+    return {name for name in engine.loaded if is_published(name)}
 
 
 def _unavailable(version: VersionLike) -> EngineUnavailable:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
+import pytest
 from ttrl_client.types import CycleStatus
 
+from server.adaptation.sampler import Draw, Policy
+from server.adaptation.tools import Tools
 from server.db import cycles
-from server.worker import Worker
+from server.errors import AdapterDamaged
+from server.tenants import version_ref
+from server.worker import Worker, _tools
+from tests.fakes.serving import serve
+from tests.fakes.vllm import FakeVLLM
 
 from .conftest import add_queries, add_tenant
 from .fake_trainer import FakeTrainer, write_adapter
@@ -178,3 +186,51 @@ async def test_an_engine_is_waited_for_before_the_first_sweep(scene: Scene) -> N
     waiting = asyncio.create_task(scene.tools.sampler.wait_ready(60))
     await scene.pool.check(engine)
     assert await waiting
+
+
+DRAW = Draw(n=1, max_tokens=8, temperature=1.0, seed=7, cache_salt="test")
+
+
+@asynccontextmanager
+async def real_tools(scene: Scene, *fakes: FakeVLLM) -> AsyncGenerator[Tools]:
+    """The tools that a worker makes itself, with these engines."""
+    async with AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(serve(fake)) for fake in fakes]
+        changes = {"engine_urls": tuple(urls), "engine_poll_s": 0.01}
+        settings = scene.tools.settings.model_copy(update=changes)
+        tools = _tools(settings, scene.database, scene.tools.identity_dir, scene.tools.base_digest)
+        yield await stack.enter_async_context(tools)
+
+
+async def test_a_worker_has_no_engine_load_what_was_damaged(scene: Scene) -> None:
+    await scene.tenant()
+    assert (await scene.run()).status == CycleStatus.PROMOTED
+    (row,) = await scene.versions()
+    version = version_ref("adder", row)
+    weights = Path(version.path) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    fake = FakeVLLM()
+    async with real_tools(scene, fake) as tools:
+        assert await tools.sampler.wait_ready(60)
+        policy = Policy(version.engine_name, version.path)
+        for load in (
+            lambda: tools.sampler.sample(policy, [1, 2, 3], DRAW),
+            lambda: tools.sampler.load(policy),
+            lambda: tools.loader.load_everywhere(version),
+        ):
+            with pytest.raises(AdapterDamaged, match="SHA-256"):
+                await load()
+    loads = [request.body["lora_name"] for request in fake.received("/v1/load_lora_adapter")]
+    assert version.engine_name not in loads
+
+
+async def test_a_cycle_whose_incumbent_was_damaged_says_so(scene: Scene) -> None:
+    await scene.tenant()
+    await scene.run()
+    (row,) = await scene.versions()
+    (Path(row.path) / "adapter_model.safetensors").unlink()
+    scene.fake.restart()
+    cycle = await scene.run(seed=8)
+    assert cycle.status == CycleStatus.FAILED
+    assert (cycle.error or "").startswith("adapter_damaged: ")
+    assert row.engine_name not in scene.fake.adapters
