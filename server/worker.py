@@ -11,9 +11,11 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 from secrets import token_hex
 from time import monotonic
@@ -36,16 +38,17 @@ from server.db.failures import SQLAlchemyError, refused_at_start
 from server.db.migrate import check
 from server.db.text import storable
 from server.engine.identity import ensure_identity, model_digest
-from server.engine.integrity import verifier
+from server.engine.integrity import Verify, verifier
 from server.engine.model_files import check_model
 from server.engine.pool import EnginePool
+from server.engine.probe import ModelProbe
 from server.engine.registry import AdapterRegistry
 from server.engine.warm import Warmer
 from server.errors import LeaseLost, TTRLError
 from server.logs import configure_logging
 from server.observability.traces import open_traces
 from server.scheduler import Planner
-from server.tenants import VersionRef
+from server.tenants import IDENTITY_NAME, VersionRef, identity_ref
 
 logger = structlog.get_logger(__name__)
 
@@ -222,12 +225,12 @@ async def _tools(
 ) -> AsyncGenerator[Tools]:
     """The worker's tools, from the settings; what runs among them is ended with the block."""
 
-    async def no_versions() -> list[VersionRef]:
-        return []  # reconciling is the web process's work
-
-    pool = EnginePool(settings.engine_urls, poll_s=settings.engine_poll_s)
+    pool = EnginePool(
+        settings.engine_urls, poll_s=settings.engine_poll_s, silence_s=settings.engine_silence_s
+    )
     store = AdapterStore(settings.adapters_dir)
     verify = verifier(store)
+    loader = _loader(settings, pool, identity, verify)
     trainer = TrainerProcess(
         trainer_command(settings),
         threads=settings.trainer_threads,
@@ -238,20 +241,16 @@ async def _tools(
         judge = stack.enter_context(Equivalence())
         if (traces := open_traces(settings, process="worker")) is not None:
             stack.push_async_callback(asyncio.to_thread, traces.close)
-        await pool.start()
-        stack.push_async_callback(pool.stop)
+        for part in (loader, pool):
+            await part.start()
+            stack.push_async_callback(part.stop)
         stack.push_async_callback(trainer.stop)
         yield Tools(
             settings=settings,
             database=database,
             clock=SystemClock(),
             sampler=Sampler(pool, patience_s=settings.engine_start_timeout_s, verify=verify),
-            loader=AdapterRegistry(
-                pool,
-                wanted=no_versions,
-                load_timeout_s=settings.engine_load_timeout_s,
-                verify=verify,
-            ),
+            loader=loader,
             trainer=trainer,
             judge=judge,
             store=store,
@@ -260,3 +259,24 @@ async def _tools(
             traces=traces,
             warmer=Warmer(pool, timeout_s=settings.swap_warm_s),
         )
+
+
+def _loader(
+    settings: Settings, pool: EnginePool, identity: Path, verify: Verify
+) -> AdapterRegistry:
+    """Lets engines in as the web process does, by what they generate with the identity adapter.
+    What is loaded beside it, and unloaded, is the web process's to say: it knows who uses what.
+    """
+
+    async def identity_alone() -> list[VersionRef]:
+        return [identity_ref(IDENTITY_NAME, identity)]
+
+    return AdapterRegistry(
+        pool,
+        wanted=identity_alone,
+        keep_s=inf,
+        max_adapters=sys.maxsize,
+        load_timeout_s=settings.engine_load_timeout_s,
+        verify=verify,
+        probe=ModelProbe(),
+    )

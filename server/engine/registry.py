@@ -192,8 +192,12 @@ class AdapterRegistry:
     async def _is_the_model(self, engine: Engine, wanted: Sequence[VersionLike]) -> bool:
         if self._probe is None or not wanted or wanted[0].engine_name not in engine.loaded:
             return True
-        others = [other for other in self._pool.ready if other is not engine]
-        fault = await self._probe.fault(engine, wanted[0].engine_name, compare=bool(others))
+
+        def others_are_ready() -> bool:
+            return any(other is not engine for other in self._pool.ready)
+
+        name = wanted[0].engine_name
+        fault = await self._probe.fault(engine, name, others_are_ready=others_are_ready)
         if fault is not None:
             self._pool.set_state(engine, "away", fault)
         return fault is None

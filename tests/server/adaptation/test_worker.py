@@ -234,3 +234,21 @@ async def test_a_cycle_whose_incumbent_was_damaged_says_so(scene: Scene) -> None
     assert cycle.status == CycleStatus.FAILED
     assert (cycle.error or "").startswith("adapter_damaged: ")
     assert row.engine_name not in scene.fake.adapters
+
+
+async def test_a_worker_draws_samples_from_one_model(scene: Scene) -> None:
+    fakes = [FakeVLLM(default_answer=answer) for answer in ("one model", "another model")]
+    policy = Policy("identity", str(scene.tools.identity_dir))
+    async with real_tools(scene, *fakes) as tools, asyncio.timeout(60):
+        await asyncio.gather(*(fake.called("/v1/models", 3) for fake in fakes))
+        texts = {(await tools.sampler.sample(policy, [1, 2], DRAW))[0].text for _ in range(4)}
+    assert len(texts) == 1
+
+
+async def test_a_worker_unloads_no_version(scene: Scene) -> None:
+    fake = FakeVLLM()
+    fake.adapters = {f"t1-a--v{number}": "/adapters/a" for number in range(100)}
+    async with real_tools(scene, fake) as tools, asyncio.timeout(60):
+        assert await tools.sampler.wait_ready(60)
+        await fake.called("/v1/models", 4)
+    assert len(fake.adapters) == 101  # with the identity adapter
