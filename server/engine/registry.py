@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_FAILED_S = 10.0
 LOAD_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 2.0  # of what is wanted: a database that hangs must not hold up the polls
 UNKNOWN_WANTED = "The database has not told yet which versions are wanted."
 
 
@@ -47,8 +48,10 @@ class AdapterRegistry:
 
     `wanted` gives the identity adapter and the live versions of all tenants, most important first.
     `max_adapters` bounds the published versions that an engine has at once. An engine that takes
-    longer than `load_timeout_s` to load one is put aside. `verify` looks at a published version's
-    files before an engine does, `probe` at the base model of an engine that wants to be ready.
+    longer than `load_timeout_s` to load one is put aside. Where `wanted` fails, or takes longer
+    than `read_timeout_s`, engines go on with what it gave last. `verify` looks at a published
+    version's files before an engine does, `probe` at the base model of an engine that wants to be
+    ready.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class AdapterRegistry:
         keep_s: float = 60.0,
         max_adapters: int = 32,
         load_timeout_s: float = LOAD_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
         verify: Verify | None = None,
         probe: ModelProbe | None = None,
         clock: Callable[[], float] = monotonic,
@@ -68,10 +72,12 @@ class AdapterRegistry:
         self._keep_s = keep_s
         self._max_adapters = max_adapters
         self._load_timeout_s = load_timeout_s
+        self._read_timeout_s = read_timeout_s
         self._verify = verify
         self._probe = probe
         self._clock = clock
         self._wanted: list[VersionLike] = []
+        self._reading: asyncio.Task[None] | None = None  # of what is wanted, for all engines
         self._is_in_the_dark = False  # what is wanted now cannot be read
         self._leases: Counter[str] = Counter()
         self._idle_since: dict[str, float] = {}  # of names that are loaded but not wanted
@@ -88,6 +94,9 @@ class AdapterRegistry:
     async def stop(self) -> None:
         """Leave the engines as they are."""
         self._pool.reconcile = self._pool.is_alive = None
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,), timeout=self._read_timeout_s)
 
     @property
     def failures(self) -> list[LoadFailure]:
@@ -208,16 +217,32 @@ class AdapterRegistry:
         return all([await self._probe.generates(engine, name) for name in names])
 
     async def _current_wanted(self) -> list[VersionLike]:
+        reading = self._reading
+        if reading is None:
+            reading = self._reading = asyncio.create_task(self._read(), name="wanted")
+        # Not a time-out around it: a driver that hangs may not obey a cancellation either.
+        await asyncio.wait((reading,), timeout=self._read_timeout_s)
+        if reading.done():
+            reading.result()  # whatever is not expected belongs into the poll's log
+        else:
+            self._note_darkness(TimeoutError())
+        return self._wanted
+
+    async def _read(self) -> None:
         try:
             self._wanted = list(await self._read_wanted())
         except (SQLAlchemyError, TTRLError, OSError) as error:
-            # With the database away, engines go on with what was wanted last.
-            if not self._is_in_the_dark:
-                logger.warning("wanted versions unknown", extra={"error": type(error).__name__})
-            self._is_in_the_dark = True
+            self._note_darkness(error)
         else:
             self._is_in_the_dark = False
-        return self._wanted
+        finally:
+            self._reading = None
+
+    def _note_darkness(self, error: Exception) -> None:
+        """With the database away, engines go on with what was wanted last."""
+        if not self._is_in_the_dark:
+            logger.warning("wanted versions unknown", extra={"error": type(error).__name__})
+        self._is_in_the_dark = True
 
     async def _bring(self, version: VersionLike, engine: Engine) -> None:
         name = version.engine_name
