@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import inf
 from pathlib import Path
 from secrets import token_hex
@@ -62,18 +62,18 @@ class Worker:
     def __init__(self, tools: Tools, *, owner: str) -> None:
         self._tools = tools
         self._owner = owner
-        self._swept = tools.clock.now()
+        self._swept: datetime | None = None
 
     async def run(self) -> None:
         """Work until cancelled. A cycle in progress is given back then, to be gone on with."""
+        await self._tools.sampler.wait_ready(FIRST_LOOK_S)  # or nothing could be unloaded yet
         while True:
+            worked = False
             try:
+                await self.sweep()
                 worked = await self.work_once()
-                if not worked:
-                    await self.tidy_up()
             except (SQLAlchemyError, OSError, TTRLError) as error:
                 logger.warning("cannot look for work", error=str(error))
-                worked = False
             if not worked:
                 await asyncio.sleep(self._tools.settings.scheduler_tick_s)
 
@@ -92,12 +92,12 @@ class Worker:
             await self._hold_and_run(lease)
         return True
 
-    async def tidy_up(self) -> None:
-        """Now and then, while idle: what cycles left that were failed because no worker ended them,
-        or whose engine was away when they did.
+    async def sweep(self) -> None:
+        """At first and now and then, between cycles: what cycles left that no worker ended, or
+        whose engine was away when they did.
         """
         now = self._tools.clock.now()
-        if now >= self._swept + SWEEP_EVERY:
+        if self._swept is None or now >= self._swept + SWEEP_EVERY:
             self._swept = now
             await sweep(self._tools)
 
@@ -190,19 +190,12 @@ async def run_worker(settings: Settings) -> None:
         planner = Planner(settings, database, tools.clock, owner=owner)
         await planner.start()
         stack.push_async_callback(_leave, planner)
-        await _until_signalled(_work(tools, owner))
+        await _until_signalled(Worker(tools, owner=owner).run())
 
 
 async def _leave(planner: Planner) -> None:
     with suppress(SQLAlchemyError, OSError):  # another worker will lead when the lease has ended
         await planner.stop()
-
-
-async def _work(tools: Tools, owner: str) -> None:
-    await tools.sampler.wait_ready(FIRST_LOOK_S)  # or there is nothing to unload from yet
-    with suppress(SQLAlchemyError, OSError, TTRLError):
-        await sweep(tools)
-    await Worker(tools, owner=owner).run()
 
 
 async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:

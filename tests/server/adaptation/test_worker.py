@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from server.adaptation.tools import Tools
 from server.db import cycles
 from server.errors import AdapterDamaged
 from server.tenants import version_ref
-from server.worker import Worker, _tools
+from server.worker import SWEEP_EVERY, Worker, _tools
 from tests.fakes.serving import serve
 from tests.fakes.vllm import FakeVLLM
 
@@ -158,10 +158,11 @@ async def test_a_crash_leaves_no_error_behind(scene: Scene) -> None:
     assert (cycle.status, cycle.error) == (CycleStatus.PROMOTED, None)
 
 
-async def test_an_idle_worker_tidies_up_after_a_cycle_that_nobody_ended(scene: Scene) -> None:
+async def test_a_worker_sweeps_after_a_cycle_that_nobody_ended(scene: Scene) -> None:
     await scene.tenant()
     cycle_id = await scene.enqueue()
     worker = worker_of(scene)
+    await worker.sweep()
     for number in range(cycles.MAX_ATTEMPTS):
         await scene.claim(f"dead-{number}")
         scene.clock.turn(16)
@@ -170,15 +171,15 @@ async def test_an_idle_worker_tidies_up_after_a_cycle_that_nobody_ended(scene: S
     scene.fake.adapters[f"t1-adder--c{cycle_id}-s1"] = str(left)
     assert not await worker.work_once()
     assert (await scene.cycle(cycle_id)).status == CycleStatus.FAILED
-    await worker.tidy_up()
+    await worker.sweep()
     assert left.exists()  # not at every tick
-    scene.clock.turn(300)
-    await worker.tidy_up()
+    scene.clock.turn(SWEEP_EVERY.total_seconds())
+    await worker.sweep()
     assert not left.exists()
     assert set(scene.fake.adapters) == {"identity"}
 
 
-async def test_an_engine_is_waited_for_before_the_first_sweep(scene: Scene) -> None:
+async def test_waiting_for_an_engine_ends_with_its_first_look_or_in_time(scene: Scene) -> None:
     engine = scene.pool.engines[0]
     assert await scene.tools.sampler.wait_ready(60)
     scene.pool.set_state(engine, "away", "not looked at yet")
@@ -186,6 +187,37 @@ async def test_an_engine_is_waited_for_before_the_first_sweep(scene: Scene) -> N
     waiting = asyncio.create_task(scene.tools.sampler.wait_ready(60))
     await scene.pool.check(engine)
     assert await waiting
+
+
+async def test_an_engine_is_waited_for_before_the_first_sweep(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, sampler = scene.pool.engines[0], scene.tools.sampler
+    scene.fake.adapters["t1-adder--c1-s1"] = "/left/behind"
+    scene.pool.set_state(engine, "away", "not looked at yet")
+    asked: list[str] = []
+    wait_ready, unload = sampler.wait_ready, sampler.unload
+    begun, swept = asyncio.Event(), asyncio.Event()
+
+    async def waits(timeout_s: float) -> bool:
+        asked.append("wait")
+        begun.set()
+        return await wait_ready(timeout_s)
+
+    async def unloads(is_done_with: Callable[[str], bool]) -> None:
+        asked.append("unload")
+        begun.set()
+        await unload(is_done_with)
+        swept.set()
+
+    monkeypatch.setattr(sampler, "wait_ready", waits)
+    monkeypatch.setattr(sampler, "unload", unloads)
+    async with asyncio.timeout(60), working(worker_of(scene)):
+        await begun.wait()
+        await scene.pool.check(engine)
+        await swept.wait()
+    assert asked == ["wait", "unload"]
+    assert set(scene.fake.adapters) == {"identity"}
 
 
 DRAW = Draw(n=1, max_tokens=8, temperature=1.0, seed=7, cache_salt="test")
