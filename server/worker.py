@@ -11,9 +11,11 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from math import inf
 from pathlib import Path
 from secrets import token_hex
 from time import monotonic
@@ -36,15 +38,17 @@ from server.db.failures import SQLAlchemyError, refused_at_start
 from server.db.migrate import check
 from server.db.text import storable
 from server.engine.identity import ensure_identity, model_digest
+from server.engine.integrity import Verify, verifier
 from server.engine.model_files import check_model
 from server.engine.pool import EnginePool
+from server.engine.probe import ModelProbe
 from server.engine.registry import AdapterRegistry
 from server.engine.warm import Warmer
 from server.errors import LeaseLost, TTRLError
 from server.logs import configure_logging
 from server.observability.traces import open_traces
 from server.scheduler import Planner
-from server.tenants import VersionRef
+from server.tenants import IDENTITY_NAME, VersionRef, identity_ref
 
 logger = structlog.get_logger(__name__)
 
@@ -58,18 +62,18 @@ class Worker:
     def __init__(self, tools: Tools, *, owner: str) -> None:
         self._tools = tools
         self._owner = owner
-        self._swept = tools.clock.now()
+        self._swept: datetime | None = None
 
     async def run(self) -> None:
         """Work until cancelled. A cycle in progress is given back then, to be gone on with."""
+        await self._tools.sampler.wait_ready(FIRST_LOOK_S)  # or nothing could be unloaded yet
         while True:
+            worked = False
             try:
+                await self.sweep()
                 worked = await self.work_once()
-                if not worked:
-                    await self.tidy_up()
             except (SQLAlchemyError, OSError, TTRLError) as error:
                 logger.warning("cannot look for work", error=str(error))
-                worked = False
             if not worked:
                 await asyncio.sleep(self._tools.settings.scheduler_tick_s)
 
@@ -88,12 +92,12 @@ class Worker:
             await self._hold_and_run(lease)
         return True
 
-    async def tidy_up(self) -> None:
-        """Now and then, while idle: what cycles left that were failed because no worker ended them,
-        or whose engine was away when they did.
+    async def sweep(self) -> None:
+        """At first and now and then, between cycles: what cycles left that no worker ended, or
+        whose engine was away when they did.
         """
         now = self._tools.clock.now()
-        if now >= self._swept + SWEEP_EVERY:
+        if self._swept is None or now >= self._swept + SWEEP_EVERY:
             self._swept = now
             await sweep(self._tools)
 
@@ -186,19 +190,12 @@ async def run_worker(settings: Settings) -> None:
         planner = Planner(settings, database, tools.clock, owner=owner)
         await planner.start()
         stack.push_async_callback(_leave, planner)
-        await _until_signalled(_work(tools, owner))
+        await _until_signalled(Worker(tools, owner=owner).run())
 
 
 async def _leave(planner: Planner) -> None:
     with suppress(SQLAlchemyError, OSError):  # another worker will lead when the lease has ended
         await planner.stop()
-
-
-async def _work(tools: Tools, owner: str) -> None:
-    await tools.sampler.wait_ready(FIRST_LOOK_S)  # or there is nothing to unload from yet
-    with suppress(SQLAlchemyError, OSError, TTRLError):
-        await sweep(tools)
-    await Worker(tools, owner=owner).run()
 
 
 async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
@@ -221,10 +218,12 @@ async def _tools(
 ) -> AsyncGenerator[Tools]:
     """The worker's tools, from the settings; what runs among them is ended with the block."""
 
-    async def no_versions() -> list[VersionRef]:
-        return []  # reconciling is the web process's work
-
-    pool = EnginePool(settings.engine_urls, poll_s=settings.engine_poll_s)
+    pool = EnginePool(
+        settings.engine_urls, poll_s=settings.engine_poll_s, silence_s=settings.engine_silence_s
+    )
+    store = AdapterStore(settings.adapters_dir)
+    verify = verifier(store)
+    loader = _loader(settings, pool, identity, verify)
     trainer = TrainerProcess(
         trainer_command(settings),
         threads=settings.trainer_threads,
@@ -235,22 +234,42 @@ async def _tools(
         judge = stack.enter_context(Equivalence())
         if (traces := open_traces(settings, process="worker")) is not None:
             stack.push_async_callback(asyncio.to_thread, traces.close)
-        await pool.start()
-        stack.push_async_callback(pool.stop)
+        for part in (loader, pool):
+            await part.start()
+            stack.push_async_callback(part.stop)
         stack.push_async_callback(trainer.stop)
         yield Tools(
             settings=settings,
             database=database,
             clock=SystemClock(),
-            sampler=Sampler(pool, patience_s=settings.engine_start_timeout_s),
-            loader=AdapterRegistry(
-                pool, wanted=no_versions, load_timeout_s=settings.engine_load_timeout_s
-            ),
+            sampler=Sampler(pool, patience_s=settings.engine_start_timeout_s, verify=verify),
+            loader=loader,
             trainer=trainer,
             judge=judge,
-            store=AdapterStore(settings.adapters_dir),
+            store=store,
             identity_dir=identity,
             base_digest=digest,
             traces=traces,
             warmer=Warmer(pool, timeout_s=settings.swap_warm_s),
         )
+
+
+def _loader(
+    settings: Settings, pool: EnginePool, identity: Path, verify: Verify
+) -> AdapterRegistry:
+    """Lets engines in as the web process does, by what they generate with the identity adapter.
+    What is loaded beside it, and unloaded, is the web process's to say: it knows who uses what.
+    """
+
+    async def identity_alone() -> list[VersionRef]:
+        return [identity_ref(IDENTITY_NAME, identity)]
+
+    return AdapterRegistry(
+        pool,
+        wanted=identity_alone,
+        keep_s=inf,
+        max_adapters=sys.maxsize,
+        load_timeout_s=settings.engine_load_timeout_s,
+        verify=verify,
+        probe=ModelProbe(),
+    )

@@ -36,7 +36,7 @@ async def conduct(tools: Tools, lease: Lease) -> CycleStatus | None:
         log.warning("lease lost", error=error.message)
         return None
     log.info("cycle ended", status=ending.status, reasons=ending.reasons, error=ending.error)
-    await _tidy(tools, lease)
+    await _sweep_one(tools, lease)
     return ending.status
 
 
@@ -67,14 +67,14 @@ async def _store(tools: Tools, lease: Lease, ending: Ending) -> None:
         )
 
 
-async def _tidy(tools: Tools, lease: Lease) -> None:
+async def _sweep_one(tools: Tools, lease: Lease) -> None:
     """Unload and delete the steps: what was published has a directory of its own."""
     await tools.sampler.unload(lambda name: cycle_of_step(name) == lease.cycle_id)
     await asyncio.to_thread(tools.store.remove_cycle, lease.tenant_id, lease.cycle_id)
 
 
 async def sweep(tools: Tools) -> None:
-    """What cycles left behind that ended, while their worker died before it could tidy up. Other
+    """What cycles left behind that ended, while their worker died before it could sweep. Other
     workers may go on: a cycle that one of them begins meanwhile is pending now.
     """
     on_disk = await asyncio.to_thread(_cycles_on_disk, tools.store.root)

@@ -1,5 +1,5 @@
-"""Samples from named adapters through engine trouble: waits while the engine is away, and brings an
-adapter back where it is missing.
+"""Samples from named adapters through engine trouble: waits while the engine is away, goes to
+another one when it hangs, and brings an adapter back where it is missing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import structlog
 
 from server.engine.client import Completion
-from server.engine.pool import Engine, EnginePool
-from server.errors import EngineUnavailable, TTRLError, UnknownModel
+from server.engine.integrity import Verify, is_published
+from server.engine.pool import Engine, EnginePool, PutAside
+from server.errors import EngineSilent, EngineUnavailable, TTRLError, UnknownModel
 
 logger = structlog.get_logger(__name__)
 
@@ -31,6 +32,11 @@ class Policy:
     engine_name: str
     path: str
 
+    @property
+    def label(self) -> str:
+        """What errors call it."""
+        return self.engine_name
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -44,11 +50,17 @@ class Draw:
 
 
 class Sampler:
-    """Gives up when no engine can be reached for `patience_s`."""
+    """Gives up when no engine answers for `patience_s` after the first that did not. `verify` looks
+    at a published version's files before an engine does: users are served what is loaded under its
+    name.
+    """
 
-    def __init__(self, pool: EnginePool, *, patience_s: float) -> None:
+    def __init__(
+        self, pool: EnginePool, *, patience_s: float, verify: Verify | None = None
+    ) -> None:
         self._pool = pool
         self._patience_s = patience_s
+        self._verify = verify
         self._loading: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def sample(
@@ -59,6 +71,7 @@ class Sampler:
         Raises:
             EngineUnavailable: no engine came back in time.
             BadRequest: the engine refuses the prompt, for example because it is too long.
+            AdapterDamaged: the files are not what was published.
         """
 
         async def ask(engine: Engine) -> list[Completion]:
@@ -72,21 +85,25 @@ class Sampler:
             except UnknownModel as error:
                 raise EngineUnavailable("The engine does not keep the adapter.") from error
 
-        return await self.patiently(lambda: ask(self._pool.pick()))
+        return await self._ask_an_engine(ask)
 
     async def _draw(
         self, engine: Engine, policy: Policy, prompt_ids: Sequence[int], draw: Draw
     ) -> list[Completion]:
-        with engine.busy():
-            return await engine.client.sample(
-                model=policy.engine_name,
-                prompt_ids=prompt_ids,
-                n=draw.n,
-                max_tokens=draw.max_tokens,
-                temperature=draw.temperature,
-                seed=draw.seed,
-                cache_salt=draw.cache_salt,
-            )
+        try:
+            with engine.busy():
+                async with engine.waiting():
+                    return await engine.client.sample(
+                        model=policy.engine_name,
+                        prompt_ids=prompt_ids,
+                        n=draw.n,
+                        max_tokens=draw.max_tokens,
+                        temperature=draw.temperature,
+                        seed=draw.seed,
+                        cache_salt=draw.cache_salt,
+                    )
+        except PutAside:
+            raise EngineSilent("The engine was put aside before it answered.") from None
 
     async def load(self, policy: Policy) -> float:
         """Load the weights ahead of their first request; milliseconds.
@@ -94,18 +111,21 @@ class Sampler:
         Raises:
             EngineUnavailable: no engine came back in time.
             EngineFailed: the engine refuses the files.
+            AdapterDamaged: they are not what was published.
         """
-        return await self.patiently(lambda: self._bring(self._pool.pick(), policy))
+        return await self._ask_an_engine(lambda engine: self._bring(engine, policy))
 
     async def _bring(self, engine: Engine, policy: Policy) -> float:
         async with self._loading[engine.url, policy.engine_name]:
             if policy.engine_name in engine.loaded:
                 return 0.0
+            if self._verify is not None and is_published(policy.engine_name):
+                await self._verify(policy)
             return await engine.load(policy.engine_name, policy.path)
 
     async def tokenize(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Token ids of a chat, by the engine's own template."""
-        return await self.patiently(lambda: self._pool.pick().client.tokenize(messages))
+        return await self._ask_an_engine(lambda engine: engine.client.tokenize(messages))
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until an engine is ready, but no longer than this; whether one is."""
@@ -132,22 +152,39 @@ class Sampler:
         """Forget one adapter, wherever it is loaded; trouble as for `unload`."""
         await self.unload(lambda loaded: loaded == name)
 
+    async def _ask_an_engine(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
+        """What `ask` returns, of an engine that has not kept it waiting, where there is one."""
+        silent: set[Engine] = set()
+
+        async def attempt() -> T:
+            if silent.issuperset(self._pool.ready):
+                silent.clear()
+            engine = self._pool.pick(without=silent)
+            try:
+                return await ask(engine)
+            except EngineSilent:
+                silent.add(engine)
+                raise
+
+        return await self.patiently(attempt)
+
     async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` returns, asked again while the engine is away.
+        """What `ask` returns, asked again while the engine is away, once at least.
 
         Raises:
             EngineUnavailable: it stayed away.
         """
-        give_up = monotonic() + self._patience_s
+        give_up: float | None = None
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 return await ask()
             except EngineUnavailable as error:
-                if monotonic() > give_up:
-                    raise
-                if pause_s == FIRST_PAUSE_S:  # once for each request that waits
+                if give_up is None:  # not before: one answer may take longer than the patience
+                    give_up = monotonic() + self._patience_s
                     logger.info("engine away, waiting", error=error.message)
+                elif monotonic() > give_up:
+                    raise
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,8 @@ from adapters.store import AdapterStore, PoisonedAdapter
 from server.errors import AdapterDamaged
 
 logger = logging.getLogger(__name__)
+
+VERSION_NAME = re.compile(r".+--v[0-9]+")
 
 
 class VersionLike(Protocol):
@@ -37,6 +40,13 @@ class VersionLike(Protocol):
 
 
 Verify = Callable[[VersionLike], Awaitable[None]]
+
+
+def is_published(engine_name: str) -> bool:
+    """Whether a name is a published version's: the identity adapter and training steps have no
+    manifest.
+    """
+    return VERSION_NAME.fullmatch(engine_name) is not None
 
 
 def verifier(store: AdapterStore) -> Verify:

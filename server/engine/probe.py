@@ -7,6 +7,7 @@ different models would give a tenant answers of either, without any sign of it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.engine.client import Completion
@@ -49,13 +50,17 @@ class ModelProbe:
         self._timeout_s = timeout_s
         self._reference: Likeness | None = None
 
-    async def fault(self, engine: Engine, adapter: str, *, compare: bool) -> str | None:
+    async def fault(
+        self, engine: Engine, adapter: str, *, others_are_ready: Callable[[], bool]
+    ) -> str | None:
         """Why the engine must not serve: it does not generate, or serves another model than the
-        others; None if it may. `compare`: whether others are ready. `adapter` changes nothing.
+        others; None if it may, and then it must be ready before anything else is waited for.
+        `adapter` changes nothing.
         """
         likeness = await self._likeness(engine, adapter)
         if likeness is None:
             return "It does not generate."
+        compare = others_are_ready()  # now: engines that start together are probed together
         if compare and self._reference is not None and likeness.differs_from(self._reference):
             return "Its model is not the one that the other engines serve."
         if not compare or self._reference is None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -21,16 +20,16 @@ from time import monotonic
 from weakref import WeakValueDictionary
 
 from server.db.failures import SQLAlchemyError
-from server.engine.integrity import Verify, VersionLike
+from server.engine.integrity import Verify, VersionLike, is_published
 from server.engine.pool import Engine, EnginePool
 from server.engine.probe import ModelProbe
 from server.errors import EngineFailed, EngineSilent, EngineUnavailable, TTRLError
 
 logger = logging.getLogger(__name__)
 
-VERSION_NAME = re.compile(r".+--v[0-9]+")
 RETRY_FAILED_S = 10.0
 LOAD_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 2.0  # of what is wanted: a database that hangs must not hold up the polls
 UNKNOWN_WANTED = "The database has not told yet which versions are wanted."
 
 
@@ -49,8 +48,10 @@ class AdapterRegistry:
 
     `wanted` gives the identity adapter and the live versions of all tenants, most important first.
     `max_adapters` bounds the published versions that an engine has at once. An engine that takes
-    longer than `load_timeout_s` to load one is put aside. `verify` looks at a published version's
-    files before an engine does, `probe` at the base model of an engine that wants to be ready.
+    longer than `load_timeout_s` to load one is put aside. Where `wanted` fails, or takes longer
+    than `read_timeout_s`, engines go on with what it gave last. `verify` looks at a published
+    version's files before an engine does, `probe` at the base model of an engine that wants to be
+    ready.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class AdapterRegistry:
         keep_s: float = 60.0,
         max_adapters: int = 32,
         load_timeout_s: float = LOAD_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
         verify: Verify | None = None,
         probe: ModelProbe | None = None,
         clock: Callable[[], float] = monotonic,
@@ -70,10 +72,12 @@ class AdapterRegistry:
         self._keep_s = keep_s
         self._max_adapters = max_adapters
         self._load_timeout_s = load_timeout_s
+        self._read_timeout_s = read_timeout_s
         self._verify = verify
         self._probe = probe
         self._clock = clock
         self._wanted: list[VersionLike] = []
+        self._reading: asyncio.Task[None] | None = None  # of what is wanted, for all engines
         self._is_in_the_dark = False  # what is wanted now cannot be read
         self._leases: Counter[str] = Counter()
         self._idle_since: dict[str, float] = {}  # of names that are loaded but not wanted
@@ -90,6 +94,9 @@ class AdapterRegistry:
     async def stop(self) -> None:
         """Leave the engines as they are."""
         self._pool.reconcile = self._pool.is_alive = None
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,), timeout=self._read_timeout_s)
 
     @property
     def failures(self) -> list[LoadFailure]:
@@ -185,17 +192,21 @@ class AdapterRegistry:
         used last before the others.
         """
         missing = [version for version in wanted if version.engine_name not in engine.loaded]
-        published = [v for v in missing if VERSION_NAME.fullmatch(v.engine_name)]
+        published = [v for v in missing if is_published(v.engine_name)]
         published.sort(key=lambda v: self._used_at.get(v.engine_name, 0.0), reverse=True)
         room = max(0, self._max_adapters - len(_published(engine)))
-        others = [v for v in missing if not VERSION_NAME.fullmatch(v.engine_name)]
+        others = [v for v in missing if not is_published(v.engine_name)]
         return [*others, *published[:room]]
 
     async def _is_the_model(self, engine: Engine, wanted: Sequence[VersionLike]) -> bool:
         if self._probe is None or not wanted or wanted[0].engine_name not in engine.loaded:
             return True
-        others = [other for other in self._pool.ready if other is not engine]
-        fault = await self._probe.fault(engine, wanted[0].engine_name, compare=bool(others))
+
+        def others_are_ready() -> bool:
+            return any(other is not engine for other in self._pool.ready)
+
+        name = wanted[0].engine_name
+        fault = await self._probe.fault(engine, name, others_are_ready=others_are_ready)
         if fault is not None:
             self._pool.set_state(engine, "away", fault)
         return fault is None
@@ -206,16 +217,32 @@ class AdapterRegistry:
         return all([await self._probe.generates(engine, name) for name in names])
 
     async def _current_wanted(self) -> list[VersionLike]:
+        reading = self._reading
+        if reading is None:
+            reading = self._reading = asyncio.create_task(self._read(), name="wanted")
+        # Not a time-out around it: a driver that hangs may not obey a cancellation either.
+        await asyncio.wait((reading,), timeout=self._read_timeout_s)
+        if reading.done():
+            reading.result()  # whatever is not expected belongs into the poll's log
+        else:
+            self._note_darkness(TimeoutError())
+        return self._wanted
+
+    async def _read(self) -> None:
         try:
             self._wanted = list(await self._read_wanted())
         except (SQLAlchemyError, TTRLError, OSError) as error:
-            # With the database away, engines go on with what was wanted last.
-            if not self._is_in_the_dark:
-                logger.warning("wanted versions unknown", extra={"error": type(error).__name__})
-            self._is_in_the_dark = True
+            self._note_darkness(error)
         else:
             self._is_in_the_dark = False
-        return self._wanted
+        finally:
+            self._reading = None
+
+    def _note_darkness(self, error: Exception) -> None:
+        """With the database away, engines go on with what was wanted last."""
+        if not self._is_in_the_dark:
+            logger.warning("wanted versions unknown", extra={"error": type(error).__name__})
+        self._is_in_the_dark = True
 
     async def _bring(self, version: VersionLike, engine: Engine) -> None:
         name = version.engine_name
@@ -258,7 +285,7 @@ class AdapterRegistry:
         logger.info("adapter loaded", extra={"adapter": name, "url": engine.url, "ms": load_ms})
 
     async def _check_files(self, version: VersionLike) -> None:
-        if self._verify is not None and VERSION_NAME.fullmatch(version.engine_name):
+        if self._verify is not None and is_published(version.engine_name):
             await self._verify(version)
 
     async def _unload_superseded(self, engine: Engine, wanted: set[str]) -> None:
@@ -292,7 +319,7 @@ class AdapterRegistry:
         Raises:
             EngineUnavailable: all that are there are in use.
         """
-        if not VERSION_NAME.fullmatch(name):
+        if not is_published(name):
             return
         if name not in {version.engine_name for version in self._wanted}:
             self._idle_since.setdefault(name, self._clock())
@@ -326,7 +353,7 @@ class AdapterRegistry:
 
 def _published(engine: Engine) -> set[str]:
     """The published versions that an engine has."""
-    return {name for name in engine.loaded if VERSION_NAME.fullmatch(name)}
+    return {name for name in engine.loaded if is_published(name)}
 
 
 def _unavailable(version: VersionLike) -> EngineUnavailable:

@@ -75,10 +75,14 @@ class Turns:
 
     def _may_enter(self, tenant: str) -> bool:
         if len(self._holders) < self._num_slots:
-            return not self._waiting
+            return not self._outside()
         if len(self._holders) > self._num_slots:
             return False
         return any(holder.tenant == tenant for holder in self._holders.values())
+
+    def _outside(self) -> list[str]:
+        """The adapters that wait and hold no slot, longest first; a leaving one may do both."""
+        return [name for name in self._waiting if name not in self._holders]
 
     async def _wait(self, adapter: str, tenant: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -104,20 +108,27 @@ class Turns:
             self._admit()
 
     def _admit(self) -> None:
-        """Give free slots to those that wait, all requests of an adapter together."""
-        for adapter in [name for name in self._waiting if name not in self._holders]:
+        """Give free slots to those that wait; once all have one, nobody has to leave."""
+        for adapter in self._outside():
             if len(self._holders) >= self._num_slots:
                 break
-            queue, tenant = self._waiting.pop(adapter), self._tenants.pop(adapter)
-            turns = [turn for turn in queue if not turn.done()]
-            if turns:
-                self._holders[adapter] = _Holder(tenant, self._clock(), num_requests=len(turns))
-            for turn in turns:
-                turn.set_result(None)
-        if not self._waiting:
+            self._let_in(adapter)
+        if not self._outside():
             for holder in self._holders.values():
                 holder.is_leaving = False
+            for adapter in list(self._waiting):
+                self._let_in(adapter)
         self._end_turns()
+
+    def _let_in(self, adapter: str) -> None:
+        """All requests of an adapter together."""
+        queue, tenant = self._waiting.pop(adapter), self._tenants.pop(adapter)
+        turns = [turn for turn in queue if not turn.done()]
+        if turns:
+            holder = self._holders.setdefault(adapter, _Holder(tenant, self._clock()))
+            holder.num_requests += len(turns)
+        for turn in turns:
+            turn.set_result(None)
 
     def _end_turns(self) -> None:
         """Let as many adapters leave as others wait, those whose turn is over, longest first."""

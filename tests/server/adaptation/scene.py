@@ -27,6 +27,7 @@ from server.db.cycles import Lease
 from server.db.engine import Database
 from server.db.models import AdapterVersion, Cycle, CycleStep, Group, Tenant
 from server.engine.client import EngineClient
+from server.engine.integrity import verifier
 from server.engine.pool import EnginePool
 from server.engine.registry import AdapterRegistry
 from server.tenants import VersionRef
@@ -181,16 +182,18 @@ async def make_scene(database: Database, clock: HandClock, root: Path) -> AsyncG
     pool = EnginePool(settings.engine_urls, poll_s=1, client_factory=client)
     await pool.check(pool.engines[0])
     trainer = FakeTrainer()
+    store = AdapterStore(settings.adapters_dir)
+    verify = verifier(store)
     with Equivalence() as judge:
         tools = Tools(
             settings=settings,
             database=database,
             clock=clock,
-            sampler=Sampler(pool, patience_s=settings.engine_start_timeout_s),
-            loader=AdapterRegistry(pool, wanted=_no_versions),
+            sampler=Sampler(pool, patience_s=settings.engine_start_timeout_s, verify=verify),
+            loader=AdapterRegistry(pool, wanted=_no_versions, verify=verify),
             trainer=trainer,
             judge=judge,
-            store=AdapterStore(settings.adapters_dir),
+            store=store,
             identity_dir=identity,
             base_digest="0" * 64,
         )

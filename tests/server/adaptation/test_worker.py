@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
+import pytest
 from ttrl_client.types import CycleStatus
 
+from server.adaptation.sampler import Draw, Policy
+from server.adaptation.tools import Tools
 from server.db import cycles
-from server.worker import Worker
+from server.errors import AdapterDamaged
+from server.tenants import version_ref
+from server.worker import SWEEP_EVERY, Worker, _tools
+from tests.fakes.serving import serve
+from tests.fakes.vllm import FakeVLLM
 
 from .conftest import add_queries, add_tenant
 from .fake_trainer import FakeTrainer, write_adapter
@@ -150,10 +158,11 @@ async def test_a_crash_leaves_no_error_behind(scene: Scene) -> None:
     assert (cycle.status, cycle.error) == (CycleStatus.PROMOTED, None)
 
 
-async def test_an_idle_worker_tidies_up_after_a_cycle_that_nobody_ended(scene: Scene) -> None:
+async def test_a_worker_sweeps_after_a_cycle_that_nobody_ended(scene: Scene) -> None:
     await scene.tenant()
     cycle_id = await scene.enqueue()
     worker = worker_of(scene)
+    await worker.sweep()
     for number in range(cycles.MAX_ATTEMPTS):
         await scene.claim(f"dead-{number}")
         scene.clock.turn(16)
@@ -162,15 +171,15 @@ async def test_an_idle_worker_tidies_up_after_a_cycle_that_nobody_ended(scene: S
     scene.fake.adapters[f"t1-adder--c{cycle_id}-s1"] = str(left)
     assert not await worker.work_once()
     assert (await scene.cycle(cycle_id)).status == CycleStatus.FAILED
-    await worker.tidy_up()
+    await worker.sweep()
     assert left.exists()  # not at every tick
-    scene.clock.turn(300)
-    await worker.tidy_up()
+    scene.clock.turn(SWEEP_EVERY.total_seconds())
+    await worker.sweep()
     assert not left.exists()
     assert set(scene.fake.adapters) == {"identity"}
 
 
-async def test_an_engine_is_waited_for_before_the_first_sweep(scene: Scene) -> None:
+async def test_waiting_for_an_engine_ends_with_its_first_look_or_in_time(scene: Scene) -> None:
     engine = scene.pool.engines[0]
     assert await scene.tools.sampler.wait_ready(60)
     scene.pool.set_state(engine, "away", "not looked at yet")
@@ -178,3 +187,100 @@ async def test_an_engine_is_waited_for_before_the_first_sweep(scene: Scene) -> N
     waiting = asyncio.create_task(scene.tools.sampler.wait_ready(60))
     await scene.pool.check(engine)
     assert await waiting
+
+
+async def test_an_engine_is_waited_for_before_the_first_sweep(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, sampler = scene.pool.engines[0], scene.tools.sampler
+    scene.fake.adapters["t1-adder--c1-s1"] = "/left/behind"
+    scene.pool.set_state(engine, "away", "not looked at yet")
+    asked: list[str] = []
+    wait_ready, unload = sampler.wait_ready, sampler.unload
+    begun, swept = asyncio.Event(), asyncio.Event()
+
+    async def waits(timeout_s: float) -> bool:
+        asked.append("wait")
+        begun.set()
+        return await wait_ready(timeout_s)
+
+    async def unloads(is_done_with: Callable[[str], bool]) -> None:
+        asked.append("unload")
+        begun.set()
+        await unload(is_done_with)
+        swept.set()
+
+    monkeypatch.setattr(sampler, "wait_ready", waits)
+    monkeypatch.setattr(sampler, "unload", unloads)
+    async with asyncio.timeout(60), working(worker_of(scene)):
+        await begun.wait()
+        await scene.pool.check(engine)
+        await swept.wait()
+    assert asked == ["wait", "unload"]
+    assert set(scene.fake.adapters) == {"identity"}
+
+
+DRAW = Draw(n=1, max_tokens=8, temperature=1.0, seed=7, cache_salt="test")
+
+
+@asynccontextmanager
+async def real_tools(scene: Scene, *fakes: FakeVLLM) -> AsyncGenerator[Tools]:
+    """The tools that a worker makes itself, with these engines."""
+    async with AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(serve(fake)) for fake in fakes]
+        changes = {"engine_urls": tuple(urls), "engine_poll_s": 0.01}
+        settings = scene.tools.settings.model_copy(update=changes)
+        tools = _tools(settings, scene.database, scene.tools.identity_dir, scene.tools.base_digest)
+        yield await stack.enter_async_context(tools)
+
+
+async def test_a_worker_has_no_engine_load_what_was_damaged(scene: Scene) -> None:
+    await scene.tenant()
+    assert (await scene.run()).status == CycleStatus.PROMOTED
+    (row,) = await scene.versions()
+    version = version_ref("adder", row)
+    weights = Path(version.path) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    fake = FakeVLLM()
+    async with real_tools(scene, fake) as tools:
+        assert await tools.sampler.wait_ready(60)
+        policy = Policy(version.engine_name, version.path)
+        for load in (
+            lambda: tools.sampler.sample(policy, [1, 2, 3], DRAW),
+            lambda: tools.sampler.load(policy),
+            lambda: tools.loader.load_everywhere(version),
+        ):
+            with pytest.raises(AdapterDamaged, match="SHA-256"):
+                await load()
+    loads = [request.body["lora_name"] for request in fake.received("/v1/load_lora_adapter")]
+    assert version.engine_name not in loads
+
+
+async def test_a_cycle_whose_incumbent_was_damaged_says_so(scene: Scene) -> None:
+    await scene.tenant()
+    await scene.run()
+    (row,) = await scene.versions()
+    (Path(row.path) / "adapter_model.safetensors").unlink()
+    scene.fake.restart()
+    cycle = await scene.run(seed=8)
+    assert cycle.status == CycleStatus.FAILED
+    assert (cycle.error or "").startswith("adapter_damaged: ")
+    assert row.engine_name not in scene.fake.adapters
+
+
+async def test_a_worker_draws_samples_from_one_model(scene: Scene) -> None:
+    fakes = [FakeVLLM(default_answer=answer) for answer in ("one model", "another model")]
+    policy = Policy("identity", str(scene.tools.identity_dir))
+    async with real_tools(scene, *fakes) as tools, asyncio.timeout(60):
+        await asyncio.gather(*(fake.called("/v1/models", 3) for fake in fakes))
+        texts = {(await tools.sampler.sample(policy, [1, 2], DRAW))[0].text for _ in range(4)}
+    assert len(texts) == 1
+
+
+async def test_a_worker_unloads_no_version(scene: Scene) -> None:
+    fake = FakeVLLM()
+    fake.adapters = {f"t1-a--v{number}": "/adapters/a" for number in range(100)}
+    async with real_tools(scene, fake) as tools, asyncio.timeout(60):
+        assert await tools.sampler.wait_ready(60)
+        await fake.called("/v1/models", 4)
+    assert len(fake.adapters) == 101  # with the identity adapter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -80,8 +81,8 @@ class Engines:
         return self.now
 
 
-@pytest.fixture
-async def engines() -> AsyncGenerator[Engines]:
+@asynccontextmanager
+async def two_engines() -> AsyncGenerator[Engines]:
     """Two engines that nobody polls but the test."""
     fakes = [FakeVLLM(check_files=False), FakeVLLM(check_files=False)]
     networks = [Switch(fake) for fake in fakes]
@@ -96,3 +97,10 @@ async def engines() -> AsyncGenerator[Engines]:
     )
     yield engines
     await engines.pool.stop()
+
+
+@pytest.fixture
+async def engines() -> AsyncGenerator[Engines]:
+    """Two engines that nobody polls but the test."""
+    async with two_engines() as engines:
+        yield engines

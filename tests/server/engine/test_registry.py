@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,7 +13,7 @@ from server.engine.integrity import VersionLike
 from server.engine.registry import RETRY_FAILED_S, AdapterRegistry
 from server.errors import AdapterDamaged, EngineFailed, EngineUnavailable
 from tests.fakes.vllm import Fault
-from tests.server.engine.conftest import IDENTITY, Engines, version
+from tests.server.engine.conftest import IDENTITY, Engines, Version, version
 
 LOAD = "/v1/load_lora_adapter"
 V1, V2, V3 = version("t1-a--v1"), version("t1-a--v2"), version("t1-a--v3")
@@ -261,6 +263,75 @@ async def test_an_engine_waits_for_a_database_that_was_never_there(
     engines.wanted = [IDENTITY]
     await engines.check()
     assert engines.pool.engines[0].state == "ready"
+
+
+@pytest.fixture
+async def hanging(engines: Engines) -> AsyncGenerator[list[str]]:
+    """A registry that has read once what is wanted; its reads since hang. They are counted."""
+    reads: list[str] = []
+
+    async def wanted() -> list[Version]:
+        reads.append("wanted")
+        while len(reads) > 1:
+            with suppress(asyncio.CancelledError):  # as drivers may do
+                await leave.wait()
+                break
+        return [IDENTITY, V1]
+
+    leave = asyncio.Event()
+    registry = AdapterRegistry(
+        engines.pool, wanted=wanted, read_timeout_s=0.01, clock=engines.clock
+    )
+    await registry.start()
+    try:
+        async with asyncio.timeout(20):
+            await engines.check()
+        yield reads
+    finally:
+        leave.set()
+
+
+async def test_a_database_that_hangs_keeps_no_engine_away(
+    engines: Engines, hanging: list[str]
+) -> None:
+    async with asyncio.timeout(20):
+        engines.fakes[0].restart()
+        engines.networks[0].is_cut = True
+        await engines.check()
+        assert [engine.state for engine in engines.pool.engines] == ["away", "ready"]
+        engines.networks[0].is_cut = False
+        await engines.check()
+    assert [engine.state for engine in engines.pool.engines] == ["ready", "ready"]
+    assert set(engines.fakes[0].adapters) == {"identity", "t1-a--v1"}
+    assert len(hanging) == 2  # one that returned, and one that all wait for
+
+
+async def test_a_database_that_hangs_makes_no_engine_look_silent(
+    engines: Engines, hanging: list[str]
+) -> None:
+    await engines.pool.start()
+    async with asyncio.timeout(20):
+        for fake in engines.fakes:
+            await fake.called("/health", len(fake.received("/health")) + 3)
+    assert len(hanging) == 2
+    assert all(engine.state == "ready" for engine in engines.pool.engines)
+
+
+async def test_what_a_database_tells_late_is_taken(engines: Engines) -> None:
+    told = asyncio.Event()
+
+    async def wanted() -> list[Version]:
+        await told.wait()
+        return [IDENTITY]
+
+    registry = AdapterRegistry(engines.pool, wanted=wanted, read_timeout_s=0.01)
+    await registry.start()
+    async with asyncio.timeout(20):
+        await engines.check()
+        assert not engines.pool.ready
+        told.set()
+        await engines.check()
+    assert len(engines.pool.ready) == 2
 
 
 @dataclass

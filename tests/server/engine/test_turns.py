@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.engine.turns import Turns
 
@@ -133,3 +135,97 @@ async def test_one_who_leaves_as_the_turn_comes_gives_it_back(queue: Queue) -> N
     await settle()
     assert queue.order == ["a", "b", "d"]
     assert not queue.turns.is_used("c")
+
+
+async def test_an_adapter_stays_when_the_others_have_found_room_elsewhere(queue: Queue) -> None:
+    for adapter in ("a", "b", "c", "a"):  # a is to leave for c, and so is b for a's next one
+        await queue.ask(adapter)
+    await queue.end("b")
+    assert queue.order == ["a", "b", "c", "a"]  # although a's first request goes on
+    await queue.end("c")
+    await queue.ask("d")
+    assert queue.order[-1] == "d"
+    assert queue.turns.num_waiting == 0
+
+
+async def test_an_adapter_stays_when_the_one_that_waited_has_left(queue: Queue) -> None:
+    for adapter in ("a", "b", "c", "a"):
+        await queue.ask(adapter)
+    queue.tasks[2].cancel()
+    await settle()
+    assert queue.order == ["a", "b", "a"]
+
+
+ADAPTERS = "abcdef"
+MOVES = st.lists(st.tuples(st.sampled_from(["ask", "ask", "end", "cancel"]), st.integers(0, 30)))
+
+
+@given(moves=MOVES, num_slots=st.integers(1, 3))
+def test_no_slot_is_free_while_somebody_waits_and_everybody_gets_in(
+    moves: list[tuple[str, int]], num_slots: int
+) -> None:
+    asyncio.run(play(moves, num_slots))
+
+
+async def play(moves: list[tuple[str, int]], num_slots: int) -> None:
+    """Requests come, end and leave in any order; then all that run end, again and again, each
+    followed by another one of its adapter.
+    """
+    crowd = Crowd(num_slots)
+    for move, number in moves:
+        await crowd.move(move, number)
+        crowd.check()
+    patient = list(crowd.waiting)
+    for _ in ADAPTERS:
+        for name, task in list(crowd.running):
+            await crowd.ask(name)
+            await crowd.end(name, task)
+            crowd.check()
+    assert not [name for name, task in patient if not task.done()]
+    while crowd.running:
+        await crowd.end(*crowd.running[0])
+    assert not crowd.waiting
+
+
+class Crowd:
+    """Requests for adapters, by whether they wait or run."""
+
+    def __init__(self, num_slots: int) -> None:
+        self.queue = Queue(Turns(num_slots, turn_s=0))
+        self.num_slots = num_slots
+        self.present: list[tuple[str, asyncio.Task[None]]] = []
+
+    @property
+    def waiting(self) -> list[tuple[str, asyncio.Task[None]]]:
+        return [one for one in self.present if not one[1].done()]
+
+    @property
+    def running(self) -> list[tuple[str, asyncio.Task[None]]]:
+        return [one for one in self.present if one[1].done()]
+
+    async def ask(self, adapter: str) -> None:
+        self.present.append((adapter, await self.queue.ask(adapter)))
+
+    async def end(self, adapter: str, task: asyncio.Task[None]) -> None:
+        self.present.remove((adapter, task))
+        await self.queue.end(adapter)
+
+    async def move(self, move: str, number: int) -> None:
+        if move == "ask":
+            await self.ask(ADAPTERS[number % len(ADAPTERS)])
+        elif move == "end" and self.running:
+            await self.end(*self.running[number % len(self.running)])
+        elif move == "cancel" and self.waiting:
+            gone = self.waiting[number % len(self.waiting)]
+            self.present.remove(gone)
+            gone[1].cancel()
+            await settle()
+
+    def check(self) -> None:
+        used = {name for name in ADAPTERS if self.queue.turns.is_used(name)}
+        assert used == {name for name, _ in self.running}
+        assert self.queue.turns.num_waiting == len(self.waiting)
+        if {name for name, _ in self.waiting} - used:
+            assert len(used) == self.num_slots
+        else:
+            assert not self.waiting

@@ -120,6 +120,15 @@ async def test_all_engines_may_change_their_model_together(engines: Engines) -> 
     assert all(engine.state == "ready" for engine in engines.pool.engines)
 
 
+@pytest.mark.usefixtures("registry")
+async def test_of_engines_that_start_together_with_two_models_one_serves(engines: Engines) -> None:
+    for engine in engines.pool.engines:
+        engines.pool.set_state(engine, "away")
+    engines.fakes[0].answers["identity"] = "another model's answer"
+    await asyncio.gather(*(engines.pool.check(engine) for engine in engines.pool.engines))
+    assert sorted(engine.state for engine in engines.pool.engines) == ["away", "ready"]
+
+
 async def test_a_swap_reaches_only_those_that_are_well(
     engines: Engines, registry: AdapterRegistry
 ) -> None:
