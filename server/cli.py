@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 from ttrl_client.types import AnswerKind, Estimator
 
-from server.config import Settings
+from server.config import Settings, environment_of_children
 from server.errors import ConfigurationError
 
 cli = typer.Typer(
@@ -74,7 +74,7 @@ def engine(
     from server.engine.launch import engine_command
 
     command = engine_command(_settings(), port=port, host=host)
-    os.execvpe(command.argv[0], list(command.argv), {**os.environ, **command.env})
+    os.execvpe(command.argv[0], command.argv, {**environment_of_children(), **command.env})
 
 
 @cli.command()

@@ -54,9 +54,10 @@ async def live_versions(session: AsyncSession) -> list[tuple[Tenant, AdapterVers
 async def flip(session: AsyncSession, tenant: Tenant, swap: Swap) -> None:
     """Move the tenant's pointer and write the move into its history.
 
-    A step back forgets where it came from, so that a second rollback does not go forward again.
+    A rollback forgets where it came from, so that a second one does not undo the first. A promotion
+    never does, also one to an older version: it may be the mistake that is rolled back.
     """
-    goes_back = swap.to_version < swap.from_version
+    goes_back = swap.reason == "rolled_back"
     previous = await _version_before(session, tenant.id, swap.to_version)
     await session.execute(
         update(Tenant)

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from adapters.base_digest import base_digest
-from server.config import Settings
+from server.config import Settings, environment_of_children
 from server.engine.guard import guarded
 from server.errors import ConfigurationError, ModelFilesError
 
@@ -109,6 +109,7 @@ async def _make(settings: Settings, target: Path) -> None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        env=environment_of_children(),
     )
     assert process.stderr is not None
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import msgspec
 from rich.console import Console
@@ -39,20 +41,21 @@ def run_vote(
 
     Args:
         file: JSON lines; `-` is stdin.
-        output: None is stdout.
+        output: None is stdout. A file is replaced when all is written; errors leave it alone.
         strict: stop at the first bad line.
         workers: judge processes, and threads that use them.
 
     Raises:
-        ConfigurationError: a file cannot be opened, or the kind of answer cannot be read here.
+        ConfigurationError: a file cannot be opened, the input would be overwritten, or the kind of
+            answer cannot be read here.
     """
     totals = Totals()
     try:
         with ExitStack() as stack:
-            source = stack.enter_context(_opened(file, "rb"))
-            sink = stack.enter_context(_opened(output or STDIN, "wb"))
+            source = stack.enter_context(_source(file))
             judge = stack.enter_context(Equivalence(workers=workers))
             judge.prepare(rules.spec)
+            sink = stack.enter_context(_sink(output, file))
             progress = stack.enter_context(_progress(stderr))
             started = time.monotonic()
             stopped = _vote(source, sink, rules, judge, progress, totals, strict, workers)
@@ -103,19 +106,55 @@ def lines_of(source: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
 
 
 @contextmanager
-def _opened(path: Path, mode: str) -> Generator[BinaryIO]:
+def _source(path: Path) -> Generator[BinaryIO]:
     if path == STDIN:
-        stream = sys.stdin if mode == "rb" else sys.stdout
-        yield cast(BinaryIO, stream.buffer)
-        if mode == "wb":
-            stream.flush()
+        yield sys.stdin.buffer
         return
+    with _named(path):
+        opened = path.open("rb")
+    with opened:
+        yield opened
+
+
+@contextmanager
+def _sink(path: Path | None, source: Path) -> Generator[BinaryIO]:
+    """Where votes go: stdout, a pipe or device as it is, or a file that takes the place of `path`
+    when all is written.
+    """
+    if path is None or path == STDIN:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    with _named(path):
+        exists = path.exists()
+        if exists and source != STDIN and path.samefile(source):
+            raise ConfigurationError(f"vote: {path} is the input too; write to another file.")
+        if exists and not path.is_file():
+            opened, partial = path.open("wb"), None
+        else:
+            whole = path.resolve()  # a link stays one
+            partial = whole.with_name(f".{whole.name[:200]}.{secrets.token_hex(8)}")
+            opened = partial.open("xb")
     try:
-        opened = path.open(mode)
+        with opened:
+            yield opened
+        if partial is not None:
+            with _named(path):
+                if exists:
+                    shutil.copymode(path, partial)
+                partial.replace(path.resolve())
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Generator[None]:
+    """Errors about a file say which one."""
+    try:
+        yield
     except OSError as error:
         raise ConfigurationError(f"vote: {path}: {error.strerror}") from error
-    with opened:
-        yield cast(BinaryIO, opened)
 
 
 def _progress(stderr: Console) -> Progress:

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from typer.main import get_command
 
 from server.cli import cli
-from server.config import Settings
+from server.config import SECRETS, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
@@ -76,9 +76,17 @@ def test_each_variable_is_a_setting_of_the_right_kind(
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     settings = Settings()
-    assert make_url(settings.sqlalchemy_url).drivername == "postgresql+asyncpg"
+    kind = "sqlite+aiosqlite" if name == "engine" else "postgresql+asyncpg"
+    assert make_url(settings.sqlalchemy_url).drivername == kind
     assert settings.worker == (name != "server")
     assert (ROOT / settings.model).is_dir()
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_engine_is_told_no_secret(gpu: bool) -> None:
+    told = environment("engine", gpu=gpu)
+    assert not told.keys() & set(SECRETS)
+    assert told.items() >= {"TTRL_MODEL": environment("server")["TTRL_MODEL"]}.items()
 
 
 def test_the_engine_answers_where_the_others_look(monkeypatch: pytest.MonkeyPatch) -> None:

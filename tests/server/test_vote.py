@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from typer.testing import CliRunner, Result
 
 from adapters.answers import AnswerSpec, Equivalence
 from server.cli import cli
+from server.errors import ConfigurationError
+from server.vote import command
 from server.vote.command import lines_of
 from server.vote.groups import READ_AHEAD, BadLine, Judged, VoteRules, vote_on
 from tests.fakes.defects import break_on
@@ -136,6 +139,67 @@ def test_files_in_and_out(tmp_path: Path) -> None:
     result = run(str(source), "--output", str(target))
     assert result.stdout == ""
     assert json.loads(target.read_text())["label"] == "1/2"
+
+
+@pytest.mark.parametrize("name", ["groups.jsonl", "link.jsonl"])
+def test_the_input_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "groups.jsonl"
+    source.write_text(lines(GROUP))
+    (tmp_path / "link.jsonl").symlink_to(source)
+    result = run(str(source), "--output", str(tmp_path / name))
+    assert isinstance(result.exception, ConfigurationError)
+    assert "is the input too" in result.exception.message
+    assert source.read_text() == lines(GROUP)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-", "--answer", "python", "--entry-point", "unheard-of"],
+        ["no/such/file.jsonl"],
+    ],
+)
+def test_an_old_result_survives_what_cannot_run(tmp_path: Path, arguments: list[str]) -> None:
+    target = tmp_path / "votes.jsonl"
+    target.write_text("old")
+    result = run(*arguments, "--output", str(target), stdin=lines(GROUP))
+    assert isinstance(result.exception, ConfigurationError)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_old_result_is_replaced_when_all_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, link = tmp_path / "votes.jsonl", tmp_path / "link.jsonl"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "vote_on", _broken)
+        assert isinstance(
+            run("-", "--output", str(link), stdin=lines(GROUP)).exception, FloatingPointError
+        )
+    assert target.read_text() == "old"
+    assert run("-", "--output", str(link), stdin=lines(GROUP)).exit_code == 0
+    assert json.loads(target.read_text())["label"] == "1/2"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [link, target]
+
+
+def _broken(*_: object, **__: object) -> Iterator[Judged]:
+    raise FloatingPointError
+
+
+def test_a_pipe_is_written_as_it_is(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)  # or opening it would wait for one
+    assert run("-", "--output", str(pipe), stdin=lines(GROUP)).exit_code == 0
+    assert json.loads(os.read(reader, 2**16))["label"] == "1/2"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,18 @@ async def test_a_rollback_goes_to_the_version_before_and_not_forward_again(
     assert third.status_code == 409
 
 
+async def test_a_promotion_of_an_older_version_is_rolled_back_to_what_was_live(
+    api: httpx.AsyncClient, world: AdminWorld, tenant_id: int
+):
+    await world.publish(tenant_id, 3, parent=2)
+    for number in (1, 2, 3, 1):  # the last by mistake
+        await api.post("/tenants/adder/promote", json={"version": number})
+
+    targets = [(await api.post("/tenants/adder/rollback")).json()["to_version"] for _ in range(2)]
+
+    assert targets == [3, 2]
+
+
 async def test_a_rollback_can_name_its_target(api: httpx.AsyncClient, tenant_id: int):
     await api.post("/tenants/adder/promote", json={"version": 2})
 

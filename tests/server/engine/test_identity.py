@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Settings
+from server.config import SECRETS, Settings
 from server.engine import identity
 from server.engine.identity import ensure_identity, identity_dir
 from server.errors import ConfigurationError, ModelFilesError
@@ -61,6 +61,23 @@ async def test_it_is_made_once_for_all_who_ask(
     calls = log.read_text().splitlines()
     expected = f"identity --model {settings.model} --rank 8 --alpha 32 --out {paths[0]}"
     assert calls == [expected]
+
+
+async def test_its_maker_knows_no_secret(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in (*SECRETS, "TTRL_LOG_LEVEL"):
+        monkeypatch.setenv(name, "secret")
+    told = tmp_path / "told"
+    maker(
+        monkeypatch,
+        tmp_path,
+        f"import os\nPath({str(told)!r}).write_text(' '.join(os.environ))" + WRITE,
+    )
+    await ensure_identity(settings)
+    names = set(told.read_text().split())
+    assert "TTRL_LOG_LEVEL" in names
+    assert not names & set(SECRETS)
 
 
 async def test_a_failure_shows_the_end_of_the_error_output(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from server.config import Settings
+from server.cli import cli
+from server.config import SECRETS, Settings
 from server.engine import launch
 from server.engine.launch import POLITE_SCHEDULER, EngineCommand, engine_command
 from server.errors import ConfigurationError
@@ -130,3 +134,24 @@ def test_users_come_first_where_the_scheduler_is_known(
     assert (POLITE_SCHEDULER in engine_command(Settings(), port=81).argv) is is_polite
     chosen = engine_command(Settings(engine_args="--scheduler-cls own.Scheduler"), port=81)
     assert chosen.argv[-2:] == ("--scheduler-cls", "own.Scheduler")
+
+
+@pytest.mark.usefixtures("install")
+def test_the_command_hands_on_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("TTRL_LOG_LEVEL", "info")
+    became: list[tuple[str, Mapping[str, str]]] = []
+
+    def become(program: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        assert argv[0] == program
+        became.append((program, env))
+
+    monkeypatch.setattr(os, "execvpe", become)
+    CliRunner().invoke(cli, ["engine", "--host", "127.0.0.1", "--port", "81"])
+    ((program, env),) = became
+    assert program == sys.executable
+    assert (
+        env.items() >= {"TTRL_LOG_LEVEL": "info", **engine_command(Settings(), port=81).env}.items()
+    )
+    assert not env.keys() & set(SECRETS)
