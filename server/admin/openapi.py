@@ -76,9 +76,9 @@ def parse_query_cursor(before: str | None) -> QueryCursor | None:
     return QueryCursor(created_at, query_id)
 
 
-def query_cursor(created_at: datetime, query_id: str) -> str:
-    """The cursor that goes on after this query."""
-    return f"{(created_at - EPOCH) // MICROSECOND}.{query_id}"
+def query_cursor(end: QueryCursor) -> str:
+    """The cursor that goes on where a page of the log ends."""
+    return f"{(end.created_at - EPOCH) // MICROSECOND}.{end.query_id}"
 
 
 def page(
