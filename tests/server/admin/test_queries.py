@@ -102,11 +102,13 @@ async def test_another_tenants_queries_are_not_shown(api: httpx.AsyncClient, wor
     assert (await api.get("/tenants/adder/queries")).json()["items"] == []
 
 
-@pytest.mark.parametrize("before", ["x", "9" * 40 + ".id", ".id", ""])
-async def test_a_cursor_that_is_not_one_is_refused(lite_api: httpx.AsyncClient, before: str):
-    await new_tenant(lite_api)
+@pytest.mark.parametrize(
+    "before", ["x", "9" * 40 + ".id", ".id", "", "1.", "1.\0", "1.a b", "1." + "x" * 65]
+)
+async def test_a_cursor_that_is_not_one_is_refused(api: httpx.AsyncClient, before: str):
+    await new_tenant(api)
 
-    response = await lite_api.get("/tenants/adder/queries", params={"before": before})
+    response = await api.get("/tenants/adder/queries", params={"before": before})
 
     assert response.status_code == 400
 
