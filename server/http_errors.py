@@ -11,10 +11,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from server.db.failures import DATABASE_ERRORS, is_away
 from server.errors import (
     BadRequest,
     BodyTooLarge,
@@ -32,9 +31,9 @@ logger = logging.getLogger(__name__)
 MAX_PROBLEMS = 5  # named in one message
 SOURCES = frozenset({"body", "query", "path", "header", "cookie"})
 ANTHROPIC_PATH = "/v1/messages"
-DATABASE_ERRORS = (OperationalError, InterfaceError, PoolTimeout, ConnectionError, TimeoutError)
 ANSWERED: tuple[type[Exception], ...] = (TTRLError, *DATABASE_ERRORS)
-"""What requests of every kind may raise, and is answered. All else is a mistake of ours."""
+"""What requests of every kind may raise, and `answer_error` answers. All else is a mistake of
+ours."""
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -47,7 +46,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """The answer to one of `ANSWERED`, with a line in the log where it is ours."""
+    """The answer to one of `ANSWERED`, with a line in the log where it is ours. What the database
+    holds against a statement of ours is raised again: it is a mistake like any other.
+    """
+    if not isinstance(error, TTRLError) and not is_away(error):
+        raise error
     return await (_own if isinstance(error, TTRLError) else _database)(request, error)
 
 

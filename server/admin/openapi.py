@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Path, Query
-from ttrl_client.types import MAX_VERSION, TENANT_NAME, ErrorBody, Page
+from ttrl_client.types import COMPLETION_ID, MAX_VERSION, TENANT_NAME, ErrorBody, Page
 
 from server.db.admin import QueryCursor
 from server.errors import BadRequest
@@ -47,15 +48,15 @@ def errors(*codes: int | str) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": ErrorBody, "description": DESCRIPTIONS[code]} for code in codes}
 
 
-def parse_id(before: str | None) -> int | None:
-    """The cursor of a list that is ordered by a number.
+def parse_id(before: str | None, *, most: int = MAX_ID) -> int | None:
+    """The cursor of a list that is ordered by a number, of which none is above `most`.
 
     Raises:
         BadRequest: it is not one.
     """
     if before is None:
         return None
-    if not (before.isascii() and before.isdigit()) or int(before) > MAX_ID:
+    if not (before.isascii() and before.isdigit()) or int(before) > most:
         raise BadRequest("before: not the `next` of a page", param="before")
     return int(before)
 
@@ -73,12 +74,14 @@ def parse_query_cursor(before: str | None) -> QueryCursor | None:
         created_at = EPOCH + int(microseconds) * MICROSECOND
     except (ValueError, OverflowError):
         raise BadRequest("before: not the `next` of a page", param="before") from None
+    if not re.fullmatch(COMPLETION_ID, query_id):
+        raise BadRequest("before: not the `next` of a page", param="before")
     return QueryCursor(created_at, query_id)
 
 
-def query_cursor(created_at: datetime, query_id: str) -> str:
-    """The cursor that goes on after this query."""
-    return f"{(created_at - EPOCH) // MICROSECOND}.{query_id}"
+def query_cursor(end: QueryCursor) -> str:
+    """The cursor that goes on where a page of the log ends."""
+    return f"{(end.created_at - EPOCH) // MICROSECOND}.{end.query_id}"
 
 
 def page(

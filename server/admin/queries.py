@@ -11,7 +11,6 @@ from server.admin.openapi import (
     Limit,
     TenantName,
     errors,
-    page,
     parse_query_cursor,
     query_cursor,
 )
@@ -25,15 +24,16 @@ router = noun_router("queries", prefix="/tenants/{name}/queries")
 async def list_queries(
     deps: Deps, name: TenantName, limit: Limit = 50, before: Before = None
 ) -> wire.Page[wire.Query]:
-    """List a tenant's logged queries with all their sampled answers, newest first."""
+    """List a tenant's logged queries with all their sampled answers, newest first.
+
+    A page ends early where its queries are long.
+    """
     async with deps.database.transaction(write=False) as session:
         tenant = await sql.require_tenant(session, name)
         found = await sql.list_queries(
-            session, tenant.id, limit=limit + 1, before=parse_query_cursor(before)
+            session, tenant.id, limit=limit, before=parse_query_cursor(before)
         )
-    return page(
-        found,
-        limit,
-        lambda row: render.query(*row),
-        lambda row: query_cursor(row[0].created_at, row[0].id),
+    return wire.Page[wire.Query](
+        items=[render.query(*row) for row in found.rows],
+        next=None if found.end is None else query_cursor(found.end),
     )

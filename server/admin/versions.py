@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ttrl_client import types as wire
+from ttrl_client.types import MAX_VERSION
 
 from server.admin import render
 from server.admin.deps import AdminDeps, Deps
@@ -24,7 +25,7 @@ async def list_versions(
     deps: Deps, name: TenantName, limit: Limit = 50, before: Before = None
 ) -> wire.Page[wire.Version]:
     """List a tenant's versions, newest first, down to version 0, the base model."""
-    below = parse_id(before)
+    below = parse_id(before, most=MAX_VERSION)
     async with deps.database.transaction(write=False) as session:
         tenant = await require_tenant(session, name)
         found = await version_rows(session, tenant.id, limit=limit + 1, before=below)

@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,6 +23,10 @@ from server.errors import NotFound
 logger = logging.getLogger(__name__)
 
 COUNT_TIMEOUT_S = 5
+PAGE_CHARACTERS: Final = 8 * 2**20  # a page of the log is decoded and encoded on the event loop
+FIRST_LOOK: Final = 8
+
+NEWEST_FIRST: Final = (Query.created_at.desc(), Query.id.desc())
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,14 @@ class QueryCursor:
 
     created_at: datetime
     query_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Queries with their answers, newest first. `end` is None on the last page."""
+
+    rows: Sequence[tuple[Query, Sequence[Answer]]]
+    end: QueryCursor | None
 
 
 async def require_tenant(session: AsyncSession, name: str) -> Tenant:
@@ -120,23 +133,67 @@ async def list_versions(
 
 async def list_queries(
     session: AsyncSession, tenant_id: int, *, limit: int, before: QueryCursor | None = None
-) -> Sequence[tuple[Query, Sequence[Answer]]]:
-    """A tenant's log with the answers of each query, newest first."""
-    statement = select(Query).where(Query.tenant_id == tenant_id)
+) -> LogPage:
+    """A tenant's log with the answers of each query, newest first: `limit` queries at most, and no
+    more than `PAGE_CHARACTERS` of them, but always one.
+    """
+    ids, end = await _fitting(session, tenant_id, limit=limit, before=before)
+    found = select(Query).where(Query.id.in_(ids)).order_by(*NEWEST_FIRST)
+    queries = (await session.scalars(found)).all()
+    answers: defaultdict[str, list[Answer]] = defaultdict(list)
+    for answer in await session.scalars(
+        select(Answer).where(Answer.query_id.in_(ids)).order_by(Answer.query_id, Answer.choice)
+    ):
+        answers[answer.query_id].append(answer)
+    return LogPage([(query, answers[query.id]) for query in queries], end)
+
+
+async def _fitting(
+    session: AsyncSession, tenant_id: int, *, limit: int, before: QueryCursor | None
+) -> tuple[list[str], QueryCursor | None]:
+    """The ids of a page, and where it ends if more follow. The database has to read what it
+    measures, so few queries are measured at first, and more where those are short.
+    """
+    ids: list[str] = []
+    num_characters, num_measured = 0, FIRST_LOOK
+    while True:
+        rows = (await session.execute(_sizes(tenant_id, before, num_measured))).all()
+        for query_id, created_at, size in rows:
+            num_characters += size
+            if len(ids) == limit or (ids and num_characters > PAGE_CHARACTERS):
+                return ids, before
+            ids.append(query_id)
+            before = QueryCursor(created_at, query_id)
+        if len(rows) < num_measured:
+            return ids, None
+        num_measured *= 2
+
+
+def _sizes(tenant_id: int, before: QueryCursor | None, limit: int) -> Select[str, datetime, int]:
+    """Id, time and characters of a tenant's queries, newest first."""
+    ids = select(Query.id).where(Query.tenant_id == tenant_id)
     if before is not None:
         earlier = Query.created_at < before.created_at
         same_time = and_(Query.created_at == before.created_at, Query.id < before.query_id)
-        statement = statement.where(or_(earlier, same_time))
-    statement = statement.order_by(Query.created_at.desc(), Query.id.desc()).limit(limit)
-    queries = (await session.scalars(statement)).all()
-    answers: defaultdict[str, list[Answer]] = defaultdict(list)
-    for answer in await session.scalars(
-        select(Answer)
-        .where(Answer.query_id.in_([query.id for query in queries]))
-        .order_by(Answer.query_id, Answer.choice)
-    ):
-        answers[answer.query_id].append(answer)
-    return [(query, answers[query.id]) for query in queries]
+        ids = ids.where(or_(earlier, same_time))
+    answers = (
+        select(
+            func.sum(_length(Answer.text) + _length(Answer.reasoning) + _length(Answer.tool_calls))
+        )
+        .where(Answer.query_id == Query.id)
+        .scalar_subquery()
+    )
+    size = _length(Query.prompt) + _length(Query.params) + func.coalesce(answers, 0)
+    return (
+        select(Query.id, Query.created_at, size)
+        .where(Query.id.in_(ids.order_by(*NEWEST_FIRST).limit(limit)))
+        .order_by(*NEWEST_FIRST)
+    )
+
+
+def _length(column: Any) -> ColumnElement[int]:
+    """Characters of what is stored."""
+    return func.coalesce(func.length(cast(column, Text)), 0)
 
 
 async def count(database: Database) -> Counts | None:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from server.errors import ConfigurationError, DatabaseAway
 
@@ -15,8 +16,24 @@ from server.errors import ConfigurationError, DatabaseAway
 # settings: locked, full; connection lost, too many connections, starting up or shutting down.
 PASSING_SQLITE: Final = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
 PASSING_POSTGRES: Final = ("08", "53", "57P", "58")
+UNDONE_POSTGRES: Final = "40"  # a deadlock among them: the same transaction may go well next time
 
-__all__ = ["SQLAlchemyError", "refused_at_start"]
+DATABASE_ERRORS: Final = (DBAPIError, PoolTimeout, ConnectionError, TimeoutError)
+"""What a database that is away raises; a mistake of ours may be a `DBAPIError` too."""
+
+__all__ = ["DATABASE_ERRORS", "SQLAlchemyError", "is_away", "refused_at_start"]
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the database was away, or not ready for this, and the same may be asked again."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, (PoolTimeout, OSError))
+    if error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError)):
+        return True
+    # Of PostgreSQL's errors most are a plain `DBAPIError`: starting, shutting down, too many
+    # connections, just as some mistakes of ours. Its codes tell them apart.
+    code = str(getattr(error.orig, "sqlstate", None) or "")
+    return code.startswith((*PASSING_POSTGRES, UNDONE_POSTGRES))
 
 
 @contextmanager

@@ -9,11 +9,10 @@ from typing import Any
 
 from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.engine import Database
+from server.db.failures import SQLAlchemyError, is_away
 from server.db.log import storable
 from server.db.models import Answer, Feedback, Query
 from server.errors import BadRequest, Unavailable
@@ -69,7 +68,9 @@ async def store(database: Database, tenant_id: int, said: Sequence[Said], now: d
     try:
         async with database.transaction() as session:
             return await _store(session, tenant_id, said, now)
-    except (OperationalError, InterfaceError, PoolTimeout, OSError):
+    except (SQLAlchemyError, OSError) as error:
+        if not is_away(error):
+            raise
         # Without its cause, which may quote what it could not store.
         raise Unavailable("Feedback cannot be stored at the moment.") from None
 

@@ -28,7 +28,7 @@ from server.gateway.line import Pace, Waiting, fail, log_full, not_loggable, set
 from server.gateway.transactions import Outcome, Transactions
 from server.spool.backlog import Backlog, Batch
 from server.spool.entries import NotEncodable, encode
-from server.spool.spool import SpoolFull
+from server.spool.spool import NotNow, SpoolFull
 
 logger = logging.getLogger(__name__)
 
@@ -322,7 +322,11 @@ class Recorder:
         """
         if self._is_failing:
             self._is_failing = not await self._backlog.probe()
-        batch = await self._backlog.head(self._batch_limit)
+        try:
+            batch = await self._backlog.head(self._batch_limit)
+        except NotNow:
+            await self._pause()
+            return False
         if batch is None:
             return await self._end_empty()
         # Counted now: something may have been put behind the batch since it was read.

@@ -78,6 +78,9 @@ class Backlog:
         """The oldest entries, at most `limit`, which stay until `done`; None when there are none.
 
         One that cannot be decoded is put aside.
+
+        Raises:
+            NotNow: the disk's files cannot be read at the moment.
         """
         return await self._run(lambda: self._head(limit))
 

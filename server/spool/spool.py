@@ -10,6 +10,7 @@ All methods block on the disk. The object belongs to one thread; `num_entries`, 
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 from collections import deque
@@ -39,10 +40,16 @@ logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES: Final = 4 * 2**20  # as much is in memory while it is replayed
 PROBE_BYTES: Final = 64 * 2**10
+# What a flood of requests does to every file, and says nothing of this one.
+PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class SpoolFull(Exception):
     """The bound is reached."""
+
+
+class NotNow(Exception):
+    """No file can be read at the moment; what is in the spool stays there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,11 @@ class Spool:
         """Whether so much more is within the bound."""
         return self.num_bytes + self._num_kept_bytes + num_bytes <= self.max_bytes
 
+    def _count_kept(self) -> None:
+        """Look what waits for somebody: files come to it, and are removed by hand."""
+        with suppress(OSError):  # what was counted before is near enough
+            self._num_kept_bytes = kept_bytes(self._root)
+
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add records at the end; they are on disk on return. On an error some may be.
 
@@ -108,8 +120,11 @@ class Spool:
             OSError: the disk is full or broken; the spool is as before, and may be tried again.
         """
         frames = [frame(payload) for payload in payloads]
-        if not self.has_room(sum(map(len, frames))):
-            raise SpoolFull
+        size = sum(map(len, frames))
+        if not self.has_room(size):
+            self._count_kept()
+            if not self.has_room(size):
+                raise SpoolFull
         begin = 0
         while begin < len(frames):
             begin += self._append_some(frames[begin:])
@@ -160,7 +175,12 @@ class Spool:
             segment.path.unlink()
 
     def head(self, limit: int) -> Records | None:
-        """The first records, at most `limit`; None when there are none. They stay until `done`."""
+        """The first records, at most `limit`; None when there are none. They stay until `done`.
+
+        Raises:
+            NotNow: too many files are open, or there is no memory; it may be tried again.
+        """
+        self._count_kept()  # whoever waits for room asks for the head again and again
         while self._segments:
             reading = self._read()
             end = reading.done + limit
@@ -179,6 +199,8 @@ class Spool:
                 payloads = read_segment(segment, self._aside(segment, DAMAGED))
             except OSError as error:
                 logger.error("log spool: %s cannot be read: %s", segment.path, error)
+                if error.errno in PASSING:
+                    raise NotNow from error
                 payloads, segment.must_stay = [], True
             self.num_entries += len(payloads) - segment.num_entries
             segment.num_entries = len(payloads)
@@ -216,6 +238,7 @@ class Spool:
             remove_segment(segment)
         except OSError as error:  # it is read again after a restart, which hurts nobody
             logger.error("log spool: %s cannot be removed: %s", segment.path, error)
+        self._count_kept()  # it may be in there, whole or in part
         is_adopted = segment.claim is not self._own
         if is_adopted and all(one.claim is not segment.claim for one in self._segments):
             segment.claim.release()

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from starlette.exceptions import HTTPException
 
 from server.errors import (
@@ -27,7 +27,21 @@ class Item(BaseModel):
     sizes: list[int]
 
 
+def of_postgres(kind: type[DBAPIError], sqlstate: str) -> DBAPIError:
+    """An error as SQLAlchemy wraps it: by its kind alone nobody can tell most of them apart."""
+    origin = Exception("secret")
+    vars(origin)["sqlstate"] = sqlstate
+    return kind("SELECT secret", {}, origin)
+
+
 RAISED: dict[str, Exception] = {
+    "starting": of_postgres(DBAPIError, "57P03"),
+    "stopped": of_postgres(DBAPIError, "57P01"),
+    "too many": of_postgres(DBAPIError, "53300"),
+    "deadlock": of_postgres(DBAPIError, "40P01"),
+    "cut": DBAPIError("SELECT secret", {}, Exception("gone"), connection_invalidated=True),
+    "bad value": of_postgres(DBAPIError, "22003"),
+    "bad statement": of_postgres(ProgrammingError, "42601"),
     "bad": BadRequest("no", param="x.y"),
     "missing": NotFound("gone"),
     "conflict": Conflict("busy"),
@@ -73,6 +87,13 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         ("broken", 500, "internal_error"),
         ("operational", 503, "unavailable"),
         ("interface", 503, "unavailable"),
+        ("starting", 503, "unavailable"),
+        ("stopped", 503, "unavailable"),
+        ("too many", 503, "unavailable"),
+        ("deadlock", 503, "unavailable"),
+        ("cut", 503, "unavailable"),
+        ("bad value", 500, "internal_error"),
+        ("bad statement", 500, "internal_error"),
         ("refused", 503, "unavailable"),
         ("too slow", 503, "unavailable"),
         ("teapot", 418, "invalid_request"),
@@ -103,6 +124,7 @@ async def test_our_own_errors_keep_their_words(client: httpx.AsyncClient):
         ("away", "Retry-After", "5"),
         ("overloaded", "Retry-After", "1"),
         ("operational", "Retry-After", "2"),
+        ("starting", "Retry-After", "2"),
         ("unauthorized", "WWW-Authenticate", "Bearer"),
         ("teapot", "X-Kind", "tea"),
     ],
@@ -113,7 +135,7 @@ async def test_errors_carry_their_headers(
     assert (await client.get(f"/raise/{name}")).headers[header] == value
 
 
-@pytest.mark.parametrize("name", ["broken", "operational"])
+@pytest.mark.parametrize("name", ["broken", "operational", "bad statement"])
 async def test_an_unforeseen_error_is_logged_whole_and_shown_as_nothing(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, name: str
 ):

@@ -15,6 +15,7 @@ from ttrl_client.types._cycles import (
     Step,
 )
 from ttrl_client.types._feedback import (
+    COMPLETION_ID,
     MAX_FEEDBACK_ITEMS,
     Feedback,
     FeedbackBatch,
@@ -57,6 +58,7 @@ __all__ = [
     "StopRules",
     "ACTIVE",
     "Answer",
+    "COMPLETION_ID",
     "Cycle",
     "CycleCreate",
     "CyclePhase",

@@ -43,6 +43,15 @@ async def test_the_pages_of_versions_hold_each_version_once(
     assert numbers == [2, 1, 0]
 
 
+@pytest.mark.parametrize("before", ["x", "-1", "\0", str(2**31), str(2**63)])
+async def test_a_cursor_that_is_not_one_is_refused(
+    api: httpx.AsyncClient, tenant_id: int, before: str
+):
+    response = await api.get("/tenants/adder/versions", params={"before": before})
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "before")
+
+
 async def test_a_version_shows_its_report(api: httpx.AsyncClient, tenant_id: int):
     read = (await api.get("/tenants/adder/versions/2")).json()
 

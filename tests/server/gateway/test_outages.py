@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import asyncpg
+import httpx
 import pytest
 from sqlalchemy import select, text
 
@@ -14,6 +16,9 @@ from server.db.engine import Database
 from server.db.models import Query, Tenant
 from server.gateway.recorder import Recorder
 from server.spool.backlog import Backlog
+from tests.fakes.admin import AdminWorld
+from tests.server.admin.conftest import client_of
+from tests.server.gateway.conftest import ADDER, NOVICE, chat, running
 from tests.server.gateway.test_recorder import NOW, entry
 from tests.server.gateway.test_spooling import left_in, until
 
@@ -145,3 +150,74 @@ async def test_a_network_that_breaks(network: Network, database: Database, tmp_p
     await recorder.record(entry("e"))
     await recorder.stop()
     assert await stored_in_order(database) == list("abcde")
+
+
+REFUSALS = pytest.mark.parametrize(
+    "refusal", [asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError]
+)
+
+
+@asynccontextmanager
+async def refusing(database: Database, refusal: type[Exception]) -> AsyncGenerator[None]:
+    """PostgreSQL takes no connection, for this reason; none is left of those before."""
+
+    async def refuse(*_args: object, **_options: object) -> None:
+        raise refusal("not now")
+
+    await database.engine.dispose()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncpg, "connect", refuse)
+        yield
+
+
+def is_told_to_come_again(response: httpx.Response) -> bool:
+    return response.status_code == 503 and int(response.headers["Retry-After"]) > 0
+
+
+@REFUSALS
+async def test_a_server_that_takes_no_connections_is_away_for_the_gateway(
+    refusal: type[Exception], migrated_postgres_url: str, tmp_path: Path
+):
+    database = Database(migrated_postgres_url)
+    async with (
+        running(tmp_path, database=database) as stack,
+        stack.http(ADDER) as http,
+        stack.http(NOVICE) as stranger,
+    ):
+        asked = await http.post("/v1/chat/completions", json=chat())
+        said = {"id": asked.json()["id"], "score": 1}
+        async with refusing(database, refusal):
+            unsaid = await http.post("/v1/feedback", json=said)
+            assert is_told_to_come_again(unsaid)
+            assert "Feedback" in unsaid.json()["error"]["message"]
+            assert is_told_to_come_again(await http.get("/v1/models"))
+            assert is_told_to_come_again(await stranger.post("/v1/chat/completions", json=chat()))
+    await database.close()
+
+
+@REFUSALS
+async def test_a_server_that_takes_no_connections_is_away_for_the_admin_api(
+    refusal: type[Exception], migrated_postgres_url: str, tmp_path: Path
+):
+    database = Database(migrated_postgres_url)
+    world = AdminWorld(database, tmp_path)
+    async with client_of(world) as api, refusing(database, refusal):
+        assert is_told_to_come_again(await api.get("/tenants"))
+        assert is_told_to_come_again(await api.post("/tenants", json={"name": "adder"}))
+    await database.close()
+
+
+async def test_a_session_that_is_ended_by_the_administrator_is_told_to_come_again(
+    migrated_postgres_url: str, tmp_path: Path
+):
+    database = Database(migrated_postgres_url)
+    world = AdminWorld(database, tmp_path)
+
+    @world.app.get("/ended")
+    async def ended() -> None:
+        async with database.transaction() as session:
+            await session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    async with httpx.AsyncClient(transport=world.transport, base_url="http://server") as http:
+        assert is_told_to_come_again(await http.get("/ended"))
+    await database.close()

@@ -257,6 +257,45 @@ async def test_a_full_spool_refuses_until_there_is_room(rows: Rows, tmp_path: Pa
     assert rows.ids == list("ab")
 
 
+async def test_a_spool_that_is_full_of_what_was_kept_has_room_when_that_is_removed(
+    rows: Rows, tmp_path: Path
+):
+    kept = tmp_path / "old.refused"
+    kept.write_bytes(bytes(PROMISED_BYTES))
+    rows.mood = "fails"
+    async with recording(tmp_path, max_bytes=PROMISED_BYTES + 1000) as recorder:
+        await recorder.record(entry("a"))
+        assert not recorder.can_serve
+        kept.unlink()
+        await until(lambda: recorder.can_serve)
+        rows.mood = "well"
+        await until(lambda: recorder.status.state == "ok")
+    assert rows.ids == ["a"]
+
+
+async def test_a_flood_that_leaves_no_file_for_the_spool_costs_no_entry(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tries = 0
+
+    def fails(_path: Path) -> bytes:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    rows.mood = "fails"
+    async with recording(tmp_path) as recorder:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", fails)
+            await asyncio.gather(*await record_all(recorder, "a", "b"))
+            await until(lambda: tries > 2)
+            rows.mood = "well"
+            await recorder.record(entry("c"))
+        await until(lambda: recorder.status.state == "ok")
+    assert rows.ids == list("abc")
+    assert left_in(tmp_path) == []
+
+
 async def test_a_full_spool_may_be_done_without(rows: Rows, tmp_path: Path):
     rows.mood = "fails"
     async with recording(tmp_path, max_bytes=10, when_full="serve_unlogged") as recorder:

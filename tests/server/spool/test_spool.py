@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server.spool import files
 from server.spool.frames import frame
-from server.spool.spool import Spool, SpoolFull
+from server.spool.spool import NotNow, Spool, SpoolFull
 
 
 def spool_at(root: Path, *, max_bytes: int = 2**20, segment_bytes: int = 100) -> Spool:
@@ -206,6 +206,27 @@ def test_a_segment_that_is_gone_or_unreadable_does_not_stop_the_others(
     assert "cannot be read" in caplog.text
 
 
+@pytest.mark.parametrize("reason", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_segment_that_cannot_be_opened_in_a_flood_stays_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+):
+    spool = spool_at(tmp_path, segment_bytes=1)
+    spool.append(numbered(2))
+
+    def fails(_path: Path) -> bytes:
+        raise OSError(reason, os.strerror(reason))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fails)
+        for _ in range(2):
+            with pytest.raises(NotNow):
+                spool.head(3)
+        assert spool.num_entries == 2
+    assert drain(spool) == numbered(2)
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_refused_record_is_kept(tmp_path: Path):
     spool = spool_at(tmp_path)
     spool.append(numbered(3))
@@ -279,3 +300,56 @@ def test_what_is_kept_counts_towards_the_bound(tmp_path: Path):
     (tmp_path / "old.refused").write_bytes(bytes(1000))
     assert not spool_at(tmp_path, max_bytes=1000).has_room(1)
     assert spool_at(tmp_path, max_bytes=1001).has_room(1)
+
+
+def test_what_is_kept_counts_until_somebody_removes_it(tmp_path: Path):
+    size = len(frame(b"0000"))
+    spool = spool_at(tmp_path, max_bytes=size)
+    spool.append([b"0000"])
+    spool.head(1)
+    spool.put_aside("no good")
+    assert spool.head(1) is None
+    assert not spool.has_room(1)
+    with pytest.raises(SpoolFull):
+        spool.append([b"0001"])
+    [aside] = tmp_path.glob("*.refused")
+    aside.unlink()
+    assert spool.head(1) is None
+    assert spool.has_room(size)
+    spool.append([b"0001"])
+
+
+def test_room_that_was_made_by_hand_is_found_when_it_is_needed(tmp_path: Path):
+    (tmp_path / "old.refused").write_bytes(bytes(1000))
+    spool = spool_at(tmp_path, max_bytes=1000)
+    (tmp_path / "old.refused").unlink()
+    spool.append(numbered(3))
+    assert drain(spool) == numbered(3)
+
+
+def test_what_is_kept_since_the_start_counts_too(tmp_path: Path):
+    spool = spool_at(tmp_path, max_bytes=1000)
+    spool.append([bytes(900)])
+    [path] = segments(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert drain(spool) == []
+    assert list(tmp_path.glob("*.damaged"))
+    assert not spool.has_room(900)
+
+
+def test_a_directory_that_cannot_be_looked_through_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "old.refused").write_bytes(bytes(1000))
+    spool = spool_at(tmp_path, max_bytes=1000)
+
+    def fails(_path: Path, _pattern: str) -> list[Path]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", fails)
+        assert spool.head(1) is None
+        with pytest.raises(SpoolFull):
+            spool.append([b"x"])
