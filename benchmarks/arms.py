@@ -48,6 +48,7 @@ class Arm:
     steady: bool = False  # two visits of a prompt must agree on its label
     rules: CreditRules = CreditRules()
     learner: LearnerConfig | None = None  # None: as all others
+    ahead: bool = False  # a batch is sampled while the one before is learned from
     average: bool = False  # it ends with the mean of its good steps' weights, as a cycle does
 
     @property

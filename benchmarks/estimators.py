@@ -88,6 +88,7 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
         totals = {"step": step, "tokens": learning.num_tokens, "rollouts": learning.num_rollouts}
         curve.append(totals | {"seconds": learning.seconds} | metrics)
         _forget(lane.folder, step - 1)
+    await learning.end()
     learned = await _settled(lane, arm, curve) if arm.average else learning.policy
     after = {
         "held_out": await lane.answers(learned, arm, fresh, SAMPLES, "after"),

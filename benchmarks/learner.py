@@ -36,6 +36,8 @@ MODEL = ROOT / "demo" / "model"
 THREADS = 2
 COST_STEPS = 5
 QUALITY_STEPS = 40
+AHEAD_STEPS = 20  # all of them are done, and evaluated afterwards
+AHEAD = ("--ahead", "--threads", "1")  # the engine has the other core meanwhile
 EVALUATION = ("--evaluate-every", "2", "--held-out-samples", "8", "--target", "0.75")
 PARTS = ("losses", "cost", "quality")
 
@@ -61,11 +63,16 @@ def runs(files: Files, *, rounds: int, seeds: int) -> Iterator[Run]:
         yield Run("cost", (*_ours("update", out), *batches), out)
         out = files.cost("learn", number)
         yield Run("cost", (*_ours("learn", out), "--arm", "majority", *steps), out)
+        out = files.cost("ahead", number)
+        yield Run("cost", (*_ours("learn", out), "--arm", "majority", *steps, *AHEAD), out)
     for seed in range(1, seeds + 1):
-        steps = ("--steps", str(QUALITY_STEPS), "--seed", str(seed), *EVALUATION)
+        until = ("--seed", str(seed), *EVALUATION)
+        steps = ("--steps", str(QUALITY_STEPS), *until)
         for arm in ("majority", "default"):
             out = files.quality(arm, seed)
             yield Run("quality", (*_ours("learn", out), "--arm", arm, *steps), out)
+        out, steps_ahead = files.quality("ahead", seed), ("--steps", str(AHEAD_STEPS), *until)
+        yield Run("quality", (*_ours("learn", out), "--arm", "default", *steps_ahead, *AHEAD), out)
         out = files.quality("trl", seed)
         yield Run("quality", (*_trl("train", out), *steps), out)
 

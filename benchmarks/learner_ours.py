@@ -37,6 +37,7 @@ from benchmarks.learner_memory import cpu_s, descendants_mib, peak_mib, reset_pe
 from benchmarks.loop import Lane, Learning
 from benchmarks.workbench import TRAINER_TIMEOUT_S, workbench
 from demo.questions import additions
+from server.adaptation.sampler import Policy
 from server.adaptation.tools import Reply
 from server.adaptation.trainer import TrainerProcess, trainer_command
 from server.config import Settings
@@ -138,6 +139,7 @@ async def learn(arguments: argparse.Namespace) -> None:
     arm = ARMS[arguments.arm]
     if arm.name == "majority":  # TRL's groups; the default has a size of its own
         arm = replace(arm, samples=SAMPLES)
+    arm = replace(arm, ahead=arguments.ahead)
     folder = arguments.out.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     async with workbench(
@@ -156,6 +158,15 @@ async def learn(arguments: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where a run stands after a step: its weights, and the seconds that they took."""
+
+    step: int
+    policy: Policy
+    train_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     """The steps of one run, and the evaluations between them."""
 
@@ -165,14 +176,28 @@ class Course:
     run: Learning
 
     async def go(self) -> None:
-        """Until the target is reached, or for all steps."""
-        every = self.arguments.evaluate_every
+        """Until the target is reached, or for all steps. With a batch ahead the evaluations come
+        after all steps: between two of them, off the clock, the batch ahead would be for nothing.
+        """
+        every, is_ahead = self.arguments.evaluate_every, self.arguments.ahead
+        later: list[_Standing] = []
         if every:
-            await self._reached(0)
+            await self._reached(self._standing(0))
         for step in range(1, self.arguments.steps + 1):
             await self._step(step)
-            if every and step % every == 0 and await self._reached(step):
+            if not every or step % every:
+                continue
+            if is_ahead:
+                later.append(self._standing(step))
+            elif await self._reached(self._standing(step)):
                 break
+        await self.run.end()
+        for standing in later:
+            if await self._reached(standing):
+                break
+
+    def _standing(self, step: int) -> _Standing:
+        return _Standing(step, self.run.policy, self.run.seconds)
 
     async def _step(self, step: int) -> None:
         trainer = self.lane.trainer
@@ -191,19 +216,24 @@ class Course:
             **metrics,
         )
 
-    async def _reached(self, step: int) -> bool:
+    async def _reached(self, standing: _Standing) -> bool:
         started, asked = perf_counter(), self.arguments
         answers = await self.lane.answers(
-            self.run.policy,
+            standing.policy,
             ARMS["majority"],
             additions(asked.seed, asked.held_out, held_out=True),
             asked.held_out_samples,
-            f"held out {step}",
+            f"held out {standing.step}",
         )
         share = _pass_at_1(answers)
         seconds = perf_counter() - started
-        train_s = self.run.seconds
-        self.events.write("evaluated", step=step, pass_at_1=share, train_s=train_s, seconds=seconds)
+        self.events.write(
+            "evaluated",
+            step=standing.step,
+            pass_at_1=share,
+            train_s=standing.train_s,
+            seconds=seconds,
+        )
         return share >= asked.target
 
 
@@ -222,6 +252,7 @@ def options() -> argparse.Namespace:
         mode.add_argument("--threads", type=int, default=2, help="of the trainer")
     updating.add_argument("--batches", type=Path, required=True)
     learning.add_argument("--arm", choices=("majority", "default"), required=True)
+    learning.add_argument("--ahead", action="store_true", help="sample a batch ahead")
     learning.add_argument("--steps", type=int, required=True)
     learning.add_argument("--seed", type=int, required=True)
     learning.add_argument("--evaluate-every", type=int, default=0, help="steps; 0: never")

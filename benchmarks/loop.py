@@ -163,7 +163,8 @@ class Learning:
         self._lane, self._arm, self._questions = lane, arm, tuple(questions)
         self._dice = Random(f"{arm.name}/{seed}")
         self._labels: dict[str, str] = {}  # of the last visits
-        self.policy = lane.bench.start
+        self.policy = self._before = lane.bench.start
+        self._ahead: asyncio.Task[tuple[list[Question], list[Group]]] | None = None
         self.step = 0
         self.num_rollouts = 0
         self.num_tokens = 0
@@ -177,10 +178,9 @@ class Learning:
         """One batch of samples and what it teaches; the step's numbers."""
         started = perf_counter()
         self.step += 1
-        questions = self._next_questions()
-        groups = await self._lane.sample(
-            self.policy, self._arm, questions, self._arm.samples, f"step {self.step}"
-        )
+        questions, groups = await (self._ahead or self._draw(self.step))
+        if self._arm.ahead:
+            self._ahead = asyncio.create_task(self._draw(self.step + 1))
         batch = await asyncio.to_thread(self._estimate, groups)
         credits = assign_credit(batch, self._arm.rules)
         samples = _train_samples(groups, credits)
@@ -194,18 +194,32 @@ class Learning:
         self.seconds += perf_counter() - started
         return metrics
 
+    async def end(self) -> None:
+        """Sample no more: a batch that is ahead is in vain."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.gather(self._ahead, return_exceptions=True)
+            self._ahead = None
+
+    async def _draw(self, step: int) -> tuple[list[Question], list[Group]]:
+        questions = self._questions_of(step)
+        return questions, await self._lane.sample(
+            self.policy, self._arm, questions, self._arm.samples, f"step {step}"
+        )
+
     async def _load(self) -> None:
         folder = self._lane.folder / f"s{self.step}"
         await self._lane.trainer.ask(Save(str(folder)), Saved)
-        before, self.policy = self.policy, Policy(f"{self._lane.name}-s{self.step}", str(folder))
+        gone, self._before = self._before, self.policy  # a batch ahead comes from `_before`
+        self.policy = Policy(f"{self._lane.name}-s{self.step}", str(folder))
         await self._lane.bench.sampler.load(self.policy)
-        if before != self._lane.bench.start:
-            await self._lane.bench.sampler.unload(lambda name: name == before.engine_name)
+        if gone != self._lane.bench.start:
+            await self._lane.bench.sampler.forget(gone.engine_name)
 
-    def _next_questions(self) -> list[Question]:
+    def _questions_of(self, step: int) -> list[Question]:
         """Round and round in an order of this run's own."""
         size = len(self._questions)
-        first = (self.step - 1) * PROMPTS_PER_STEP
+        first = (step - 1) * PROMPTS_PER_STEP
         return [
             self._questions[(first + place) % size] for place in range(min(size, PROMPTS_PER_STEP))
         ]

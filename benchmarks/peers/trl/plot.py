@@ -16,6 +16,7 @@ SIDES = {
     "trl": ("TRL GRPOTrainer, majority", "tab:gray"),
     "majority": ("ours, majority", "tab:orange"),
     "default": ("ours, default (harmony over views)", "tab:blue"),
+    "ahead": ("ours, default with a batch ahead", "tab:green"),
 }
 
 
