@@ -65,14 +65,17 @@ class Embedded:
             await self._keep_worker()
 
     async def _keep_worker(self) -> None:
-        """Start the worker again whenever it ends, until cancelled."""
+        """Start the worker again whenever it ends or does not start, until cancelled."""
         backoff_s = FIRST_BACKOFF_S
         while True:
             started = time.monotonic()
-            status = await self._run_worker()
+            try:
+                outcome = f"status {await self._run_worker()}"
+            except OSError as error:  # no memory, processes or files for it now
+                outcome = str(error)
             if time.monotonic() - started >= STABLE_S:
                 backoff_s = FIRST_BACKOFF_S
-            logger.warning("worker ended", extra={"status": status, "restart_in_s": backoff_s})
+            logger.warning("worker ended", extra={"outcome": outcome, "restart_in_s": backoff_s})
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
