@@ -1,4 +1,8 @@
-"""One digest for a base model: adapters belong to weights, not to a path or a name."""
+"""One digest for a base model: adapters belong to weights, not to a path or a name.
+
+A manifest says in front of it how it was made: `files:<digest>` of a directory's files, or
+`hub:<digest>` of a hub id's name. Older manifests do not say.
+"""
 
 from __future__ import annotations
 
@@ -23,3 +27,18 @@ def base_digest(model_dir: Path) -> str:
             whole.update(path.name.encode() + b"\0")
             whole.update(hashlib.file_digest(stream, "sha256").digest())
     return whole.hexdigest()
+
+
+def is_same_base(one: str, other: str) -> bool | None:
+    """Whether two manifests' digests are of one base model. None: that cannot be told, since they
+    were made in two ways, or one does not say how; a model may have both a path and a hub id.
+    """
+    (way, digest), (other_way, other_digest) = (_parts(marked) for marked in (one, other))
+    if digest == other_digest:
+        return True
+    return False if way and way == other_way else None
+
+
+def _parts(marked: str) -> tuple[str, str]:
+    way, _, digest = marked.rpartition(":")
+    return way, digest

@@ -43,7 +43,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine_name: str
     parent: int  # version that it was trained from; 0 is the identity adapter
     cycle_id: int | None  # cycle that made it
-    base_digest: str  # of the base model's files
+    base_digest: str  # of the base model, see adapters.base_digest
     rank: int
     alpha: int
     files: dict[str, FileEntry]

@@ -24,7 +24,7 @@ from server.db.engine import Database
 from server.db.failures import refused_at_start
 from server.db.migrate import check, upgrade
 from server.embedded import Embedded
-from server.engine.identity import identity_dir
+from server.engine.identity import identity_dir, model_digest
 from server.engine.model_files import check_model
 from server.errors import ConfigurationError, DatabaseAway
 from server.gateway.direct import Shortcut
@@ -175,11 +175,13 @@ def run_server(settings: Settings) -> None:
     keys = Keys.load(settings)
     listener = listen(settings)
     embedded = Embedded(settings)
+    base_digest = model_digest(settings.model)
     parts = Parts.assemble(
         settings,
         keys=keys,
         engine_urls=embedded.engine_urls,
-        identity_dir=identity_dir(settings),
+        identity_dir=identity_dir(settings, base_digest),
+        base_digest=base_digest,
     )
 
     def give_up() -> None:

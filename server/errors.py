@@ -230,7 +230,9 @@ class EngineFailed(TTRLError):
 
 
 class AdapterDamaged(EngineFailed):
-    """A version's files are not what was published, so no engine may load them."""
+    """A version's files are not what was published, or not for this base model, so no engine may
+    load them.
+    """
 
     status_code = 409
     type = "invalid_request_error"

@@ -61,8 +61,9 @@ class Parts:
         keys: Keys,
         engine_urls: Sequence[str],
         identity_dir: Path,
+        base_digest: str | None = None,
     ) -> Parts:
-        """Wire the parts to one another."""
+        """Wire the parts to one another; `base_digest` is what versions are held against."""
         database = Database(settings.sqlalchemy_url)
         tenants = TenantDirectory(
             database,
@@ -72,7 +73,7 @@ class Parts:
             cache_s=settings.tenant_cache_s,
         )
         pool = _pool(settings, engine_urls)
-        registry = _registry(settings, pool, tenants)
+        registry = _registry(settings, pool, tenants, base_digest)
         metrics = Metrics(max_tenants=settings.metrics_tenants)
         return cls(
             settings=settings,
@@ -165,13 +166,15 @@ def _pool(settings: Settings, engine_urls: Sequence[str]) -> EnginePool:
     )
 
 
-def _registry(settings: Settings, pool: EnginePool, tenants: TenantDirectory) -> AdapterRegistry:
+def _registry(
+    settings: Settings, pool: EnginePool, tenants: TenantDirectory, base_digest: str | None
+) -> AdapterRegistry:
     return AdapterRegistry(
         pool,
         wanted=tenants.live_versions,
         keep_s=settings.engine_keep_s,
         max_adapters=max(settings.engine_max_cpu_loras, settings.engine_max_loras) - KEPT_SLOTS,
         load_timeout_s=settings.engine_load_timeout_s,
-        verify=verifier(AdapterStore(settings.adapters_dir)),
+        verify=verifier(AdapterStore(settings.adapters_dir), base_digest),
         probe=ModelProbe(),
     )

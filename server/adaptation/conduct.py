@@ -15,6 +15,7 @@ from server.adaptation.tools import Tools
 from server.adaptation.tracing import traced
 from server.db import cycles
 from server.db.cycles import Lease
+from server.engine.integrity import verifier
 from server.errors import CycleCancelled, LeaseLost, TTRLError
 
 logger = structlog.get_logger(__name__)
@@ -43,6 +44,8 @@ async def conduct(tools: Tools, lease: Lease) -> CycleStatus | None:
 async def _run(tools: Tools, lease: Lease) -> Ending:
     try:
         run = await resume(tools, lease)
+        if run.incumbent.number and run.candidate_version is None:  # else it only goes live
+            await verifier(tools.store, tools.base_digest)(run.incumbent)
         try:
             return await run_cycle(run)
         finally:

@@ -74,6 +74,6 @@ class Tools:
     judge: Judge
     store: AdapterStore
     identity_dir: Path  # version 0's
-    base_digest: str  # of the base model's files, for manifests
+    base_digest: str  # of the base model, as manifests have it
     traces: Traces | None = None
     warmer: Warmer | None = None  # fills a version's prefix cache before it goes live

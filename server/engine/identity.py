@@ -30,27 +30,32 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def model_digest(model: str) -> str:
-    """What a base model is known by: the digest of its files, or of its name on the hub.
+    """What a base model is known by, as manifests have it: `files:` and the digest of its files, or
+    `hub:` and that of its name on the hub.
 
     Raises:
         ModelFilesError: the model's files are missing.
     """
     path = Path(model)
     if not path.is_dir():
-        return hashlib.sha256(f"hub:{model}".encode()).hexdigest()
+        return f"hub:{hashlib.sha256(f'hub:{model}'.encode()).hexdigest()}"
     try:
-        return base_digest(path)
+        return f"files:{base_digest(path)}"
     except FileNotFoundError as error:
         raise ModelFilesError(str(error)) from error
 
 
-def identity_dir(settings: Settings) -> Path:
+def identity_dir(settings: Settings, digest: str | None = None) -> Path:
     """Where the identity adapter of these settings lives, whether it is there or not.
+
+    Args:
+        settings: of this server.
+        digest: the base model's; None: all its files are read for it.
 
     Raises:
         ModelFilesError: the model's files are missing.
     """
-    digest = model_digest(settings.model)
+    digest = (digest or model_digest(settings.model)).rpartition(":")[2]
     return settings.adapters_dir / "base" / f"{digest[:12]}-r{settings.lora_rank}"
 
 

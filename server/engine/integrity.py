@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
+from adapters.base_digest import is_same_base
+from adapters.manifest import Manifest
 from adapters.store import AdapterStore, PoisonedAdapter
 from server.errors import AdapterDamaged
 
@@ -49,11 +51,13 @@ def is_published(engine_name: str) -> bool:
     return VERSION_NAME.fullmatch(engine_name) is not None
 
 
-def verifier(store: AdapterStore) -> Verify:
+def verifier(store: AdapterStore, base_digest: str | None = None) -> Verify:
     """A check of a version's files against its manifest, in a thread.
 
-    It raises AdapterDamaged with what is wrong, when a file is not what was published, or the
-    directory is another version's.
+    It raises AdapterDamaged with what is wrong, when a file is not what was published, the
+    directory is another version's, or the version was made for another base model than this
+    server's, which `base_digest` is of (None: not known). Where nobody can tell whether it is
+    another one, it only warns.
     """
 
     async def verify(version: VersionLike) -> None:
@@ -63,6 +67,7 @@ def verifier(store: AdapterStore) -> Verify:
             reason = error.reason
         else:
             if manifest.engine_name == version.engine_name:
+                _check_base(version, manifest, base_digest)
                 return
             reason = "its directory holds another version"
         logger.error(
@@ -71,3 +76,15 @@ def verifier(store: AdapterStore) -> Verify:
         raise AdapterDamaged(f"The files of {version.label} are damaged: {reason}")
 
     return verify
+
+
+def _check_base(version: VersionLike, manifest: Manifest, base_digest: str | None) -> None:
+    same = True if base_digest is None else is_same_base(manifest.base_digest, base_digest)
+    if same:
+        return
+    extra = {"adapter": version.engine_name, "made_for": manifest.base_digest, "base": base_digest}
+    if same is None:
+        logger.warning("adapter may be of another base model", extra=extra)
+        return
+    logger.error("adapter of another base model", extra=extra)
+    raise AdapterDamaged(f"{version.label} was made for another base model than this server's")

@@ -13,10 +13,14 @@ import pytest
 from fastapi.routing import APIRoute
 from sqlalchemy import text
 
+from adapters.store import AdapterStore
+from server import parts as parts_module
 from server.app import create_app, prepare
 from server.auth import Keys
 from server.config import Settings
 from server.db.engine import Database
+from server.engine.identity import model_digest
+from server.engine.integrity import Verify, verifier
 from server.parts import Parts
 from tests.fakes.serving import serve
 from tests.fakes.vllm import FakeVLLM
@@ -61,6 +65,27 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
 async def http(parts: Parts) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(parts) as http:
         yield http
+
+
+async def test_versions_are_held_against_the_base_model(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def spy(store: AdapterStore, base_digest: str | None = None) -> Verify:
+        seen.append(base_digest)
+        return verifier(store, base_digest)
+
+    monkeypatch.setattr(parts_module, "verifier", spy)
+    parts = Parts.assemble(
+        settings,
+        keys=Keys(ADMIN_KEY, b"pepper"),
+        engine_urls=(NOBODY,),
+        identity_dir=settings.data_dir / "identity",
+        base_digest=model_digest(settings.model),
+    )
+    async with parts.running():
+        assert seen == [model_digest(settings.model)]
 
 
 async def test_it_is_alive_without_an_engine(http: httpx.AsyncClient) -> None:

@@ -288,6 +288,20 @@ async def test_a_version_of_an_earlier_database_is_never_taken_for_the_own(
     assert read_skill(Path(old.path)) == pytest.approx(0.25)
 
 
+async def test_nothing_is_learned_on_an_incumbent_of_another_base_model(scene: Scene) -> None:
+    await scene.tenant()
+    one, other = (f"files:{digit * 64}" for digit in "12")
+    await replace(scene, tools=replace(scene.tools, base_digest=one)).run()
+    scene.model.asked.clear()
+    elsewhere = replace(scene, tools=replace(scene.tools, base_digest=other))
+    cycle = await elsewhere.run(seed=8)
+    assert (cycle.status, cycle.steps_done) == (CycleStatus.FAILED, 0)
+    assert cycle.error is not None
+    assert cycle.error.startswith("adapter_damaged: adder--v1 was made for another base model")
+    assert scene.model.asked == []
+    assert await scene.live() == 1
+
+
 async def test_poisoned_weights_are_not_published(scene: Scene) -> None:
     await scene.tenant()
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from adapters.base_digest import base_digest
 from server.config import SECRETS, Settings
 from server.engine import identity
-from server.engine.identity import ensure_identity, identity_dir
+from server.engine.identity import ensure_identity, identity_dir, model_digest
 from server.errors import ConfigurationError, ModelFilesError
 
 MAKER = """
@@ -110,6 +111,12 @@ def test_other_weights_or_ranks_are_another_adapter(settings: Settings) -> None:
     (Path(settings.model) / "model.safetensors").write_bytes(b"other")
     assert identity_dir(settings) != first
     assert first.parent == settings.adapters_dir / "base"
+
+
+def test_its_place_is_that_of_older_servers(settings: Settings) -> None:
+    digest = base_digest(Path(settings.model))
+    assert identity_dir(settings).name == f"{digest[:12]}-r8"
+    assert identity_dir(settings, model_digest(settings.model)) == identity_dir(settings)
 
 
 def test_a_hub_id_is_known_by_its_name(tmp_path: Path) -> None:
