@@ -138,6 +138,8 @@ def _asked_by(message: Message, place: str) -> list[chat.Message]:
                     texts = []
                 said = "" if block.content is None else _content(block.content)
                 converted.append(chat.Message("tool", said, tool_call_id=block.tool_use_id))
+            case ToolResultBlock():
+                raise _misplaced("tool_result", "user", f"{place}[{index}]")
             case _:
                 kind = block.__struct_config__.tag
                 raise _misplaced(str(kind), "assistant", f"{place}[{index}]")

@@ -76,7 +76,8 @@ class _Conversation:
     def _add(self, item: InputItem, place: str) -> None:
         match item.type:
             case "reasoning":
-                self._thought = "".join(part.text or "" for part in _parts(item.content)) or None
+                thought = "".join(part.text or "" for part in _parts(item.content))
+                self._thought = (self._thought or "") + thought or None
             case "item_reference":
                 raise BadRequest(
                     "No item is kept between requests: send the item itself. Clients do so when"
@@ -88,6 +89,7 @@ class _Conversation:
             case "function_call_output":
                 call_id = _given(item.call_id, f"{place}.call_id")
                 said = _content(_given(item.output, f"{place}.output"))
+                self._thought = None
                 self.messages.append(chat.Message("tool", said, tool_call_id=call_id))
             case _:
                 role = _given(item.role, f"{place}.role")
@@ -95,6 +97,7 @@ class _Conversation:
                 message = chat.Message(role, content)
                 if role == "assistant":
                     self._think(message)
+                self._thought = None  # what came to no answer in its own turn is no later one's
                 self.messages.append(message)
 
     def _add_call(self, item: InputItem, place: str) -> None:

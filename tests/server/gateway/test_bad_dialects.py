@@ -93,6 +93,18 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         },
         "`tool_result` belongs",
     ),
+    "a result in a system turn": (
+        {
+            "messages": [
+                {
+                    "role": "system",
+                    "content": [{"type": "tool_result", "tool_use_id": "c", "content": "4"}],
+                },
+                USER,
+            ]
+        },
+        "belongs to the role `user`",
+    ),
     "a misplaced call": (
         {
             "messages": [

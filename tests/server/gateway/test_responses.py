@@ -204,6 +204,33 @@ async def test_a_turn_of_the_history_is_one_message(stack: Stack):
     ]
 
 
+async def test_reasoning_belongs_to_the_answer_of_its_own_turn(stack: Stack):
+    def reasoning(*texts: str) -> dict[str, Any]:
+        return {
+            "type": "reasoning",
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": text} for text in texts],
+        }
+
+    history = [
+        {"role": "user", "content": "2+2"},
+        reasoning("cut off"),
+        {"role": "user", "content": "go on"},
+        reasoning("two ", "and "),
+        reasoning("two"),
+        reasoning(),
+        {"role": "assistant", "content": "4"},
+        {"role": "user", "content": "3+3"},
+        {"role": "assistant", "content": "6"},
+        {"role": "user", "content": "4+4"},
+    ]
+    async with stack.http() as http:
+        await http.post(RESPONSES, json={"model": "ttrl", "input": history})
+    [call] = stack.fake.received(CHAT)
+    answers = [one for one in call.body["messages"] if one["role"] == "assistant"]
+    assert [answer.get("reasoning") for answer in answers] == ["two and two", None]
+
+
 class Sum(BaseModel):
     total: int
 
