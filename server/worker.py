@@ -222,7 +222,7 @@ async def _tools(
         settings.engine_urls, poll_s=settings.engine_poll_s, silence_s=settings.engine_silence_s
     )
     store = AdapterStore(settings.adapters_dir)
-    verify = verifier(store)
+    verify = verifier(store, digest)
     loader = _loader(settings, pool, identity, verify)
     trainer = TrainerProcess(
         trainer_command(settings),
