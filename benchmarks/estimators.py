@@ -1,11 +1,12 @@
 """Which way of learning from votes is best: arms of equal rollouts on the bundled model.
 
     python -m benchmarks.estimators [--seeds 3] [--arms majority,default] [--lanes 2]
-        [--report]
+        [--again | --report]
 
 Each arm and seed is one cell, stored when it is done under var/bench/estimators; what is stored is
 not run again, so the benchmark can be stopped and gone on with. Questions to learn from differ from
 seed to seed, held-out questions are the same for all and were never asked, and both are the demo's.
+`--again` draws anew what the weights of stored cells answer, and trains nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import asyncio
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -39,6 +40,13 @@ NUM_HELD_OUT = 96
 CURVE_HELD_OUT, CURVE_SAMPLES, CURVE_EVERY = 64, 8, 5
 SETTLED = 0.85  # held-out pass@1 from which on it is looked at more rarely
 SAMPLES = 16
+CLOSE = (
+    "majority",
+    "default",
+    "oracle",
+    "generic_views",
+)  # held against each other to a few points
+CLOSE_SAMPLES = 64
 KEPT_EVERY = 5  # steps whose weights are kept: candidates for the gate's benchmark
 
 DRAWS: Mapping[str, Callable[..., list[Question]]] = {
@@ -89,25 +97,57 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
         curve.append(totals | {"seconds": learning.seconds} | metrics)
         _forget(lane.folder, step - 1)
     await learning.end()
-    learned = await _settled(lane, arm, curve) if arm.average else learning.policy
-    after = {
-        "held_out": await lane.answers(learned, arm, fresh, SAMPLES, "after"),
-        "traffic": await lane.answers(learned, arm, measured, SAMPLES, "traffic after"),
-    }
     cell = {
         "arm": arm.name,
         "seed": seed,
         "kind": arm.kind,
         "before": before,
-        "after": {side: _plain(answered) for side, answered in after.items()},
+        "after": await _after(lane, arm, seed, curve),
         "curve": curve,
     }
     cell_path(arm.name, seed).write_text(json.dumps(cell))
 
 
+async def measure_again(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: int) -> None:
+    """What the weights of a stored cell answer, and what the untouched model does, drawn anew."""
+    path, name = cell_path(arm.name, seed), f"{arm.name}-{seed}"
+    cell = json.loads(path.read_text())
+    lane = Lane(bench, trainer, name, FOLDER / name)
+    questions = traffic(arm.kind, seed)[:NUM_MEASURED]
+    cell["before"] = await _measured(lane, bench, arm, seed, questions, held_out(arm.kind))
+    cell["after"] = await _after(lane, arm, seed, cell["curve"])
+    path.write_text(json.dumps(cell))
+
+
+async def _after(
+    lane: Lane, arm: Arm, seed: int, curve: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """What the weights that a run came to answer; they are still in its folder."""
+    learned = await _settled(lane, arm, curve) if arm.average else _last(lane)
+    num_samples = CLOSE_SAMPLES if arm.name in CLOSE else SAMPLES
+    after = {
+        "held_out": await lane.answers(learned, arm, held_out(arm.kind), num_samples, "after"),
+        "traffic": await lane.answers(
+            learned, arm, traffic(arm.kind, seed)[:NUM_MEASURED], num_samples, "traffic after"
+        ),
+    }
+    await lane.bench.sampler.forget(learned.engine_name)
+    return {side: _plain(answered) for side, answered in after.items()}
+
+
+def _last(lane: Lane) -> Policy:
+    step = _kept(lane)[-1]
+    return Policy(f"{lane.name}-s{step}", str(lane.folder / f"s{step}"))
+
+
+def _kept(lane: Lane) -> list[int]:
+    """The steps whose weights are in the folder."""
+    return sorted(int(place.name[1:]) for place in lane.folder.glob("s*"))
+
+
 async def _settled(lane: Lane, arm: Arm, curve: Sequence[Mapping[str, float]]) -> Policy:
     """As a cycle does (server.adaptation.settling), but of the steps that were kept."""
-    kept = sorted(int(place.name[1:]) for place in lane.folder.glob("s*"))
+    kept = _kept(lane)
     measured = [Measured(int(point["step"]) - 1, point) for point in curve]
     good = plateau(measured, reached=kept[-1])
     return await lane.average(arm, [step for step in kept if step in good])
@@ -124,9 +164,10 @@ async def _measured(
     """The untouched model on a seed's questions: the same for all arms, so measured once."""
     path = FOLDER / f"before-{arm.kind.replace(' ', '_')}-{seed}.json"
     if not path.exists():
+        n = CLOSE_SAMPLES
         before = {
-            "held_out": await lane.answers(bench.start, arm, fresh, SAMPLES, "before"),
-            "traffic": await lane.answers(bench.start, arm, questions, SAMPLES, "traffic before"),
+            "held_out": await lane.answers(bench.start, arm, fresh, n, "before"),
+            "traffic": await lane.answers(bench.start, arm, questions, n, "traffic before"),
         }
         path.write_text(json.dumps({side: _plain(found) for side, found in before.items()}))
     found: dict[str, Any] = json.loads(path.read_text())
@@ -142,9 +183,13 @@ def _forget(folder: Path, step: int) -> None:
         shutil.rmtree(folder / f"s{step}", ignore_errors=True)
 
 
-async def run(cells: Sequence[tuple[Arm, int]], lanes: int) -> None:
-    """All cells that are not there yet, `lanes` at a time."""
-    missing = deque(cell for cell in cells if not cell_path(cell[0].name, cell[1]).exists())
+Cell = Callable[[Workbench, TrainerProcess, Arm, int], Awaitable[None]]
+
+
+async def run(cells: Sequence[tuple[Arm, int]], lanes: int, *, again: bool = False) -> None:
+    """All cells that are not there yet, or all that are there again; `lanes` at a time."""
+    missing = deque(cell for cell in cells if cell_path(cell[0].name, cell[1]).exists() == again)
+    work: Cell = measure_again if again else run_cell
     if not missing:
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -154,7 +199,7 @@ async def run(cells: Sequence[tuple[Arm, int]], lanes: int) -> None:
             while missing:
                 arm, seed = missing.popleft()
                 started = perf_counter()
-                await run_cell(bench, trainer, arm, seed)
+                await work(bench, trainer, arm, seed)
                 print(f"{arm.name}-{seed}: {perf_counter() - started:.0f} s", flush=True)
 
         async with asyncio.TaskGroup() as tasks:
@@ -168,12 +213,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--lanes", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--again", action="store_true", help="only draw anew what cells answer")
     parser.add_argument("--report", action="store_true", help="run nothing")
     options = parser.parse_args()
     arms = [ARMS[name] for name in options.arms.split(",")]
     cells = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in arms]
     if not options.report:
-        asyncio.run(run(cells, options.lanes))
+        asyncio.run(run(cells, options.lanes, again=options.again))
     paths = [cell_path(arm.name, seed) for arm, seed in cells]
     report([json.loads(path.read_text()) for path in paths if path.exists()])
 

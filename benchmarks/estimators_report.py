@@ -49,11 +49,12 @@ def summary(cells: Sequence[Cell]) -> dict[str, Any]:
     ends = [cell["curve"][-1] for cell in cells]
     return {
         "seeds": len(cells),
+        "samples": len(everything[0].answers),
         "before": _interval([a.mean for found in before for a in found]),
         "pass_at_1": _interval([a.mean for a in everything]),
         "pass_at_1_by_seed": [round(mean(a.mean for a in found), 4) for found in after],
         "maj_at_16": _interval([maj_at_k(a.answers, a.truth, 16) for a in everything]),
-        "pass_at_8": _interval([pass_at_k(16, a.num_correct, 8) for a in everything]),
+        "pass_at_8": _interval([pass_at_k(len(a.answers), a.num_correct, 8) for a in everything]),
         "traffic_pass_at_1": _interval(
             [a.mean for cell in cells for a in _answered(cell["after"]["traffic"])]
         ),
