@@ -109,12 +109,10 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
 
 
 async def measure_again(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: int) -> None:
-    """What the weights of a stored cell answer, and what the untouched model does, drawn anew."""
+    """What the weights of a stored cell answer, drawn anew."""
     path, name = cell_path(arm.name, seed), f"{arm.name}-{seed}"
     cell = json.loads(path.read_text())
     lane = Lane(bench, trainer, name, FOLDER / name)
-    questions = traffic(arm.kind, seed)[:NUM_MEASURED]
-    cell["before"] = await _measured(lane, bench, arm, seed, questions, held_out(arm.kind))
     cell["after"] = await _after(lane, arm, seed, cell["curve"])
     path.write_text(json.dumps(cell))
 
@@ -125,11 +123,10 @@ async def _after(
     """What the weights that a run came to answer; they are still in its folder."""
     learned = await _settled(lane, arm, curve) if arm.average else _last(lane)
     num_samples = CLOSE_SAMPLES if arm.name in CLOSE else SAMPLES
+    questions = traffic(arm.kind, seed)[:NUM_MEASURED]
     after = {
         "held_out": await lane.answers(learned, arm, held_out(arm.kind), num_samples, "after"),
-        "traffic": await lane.answers(
-            learned, arm, traffic(arm.kind, seed)[:NUM_MEASURED], num_samples, "traffic after"
-        ),
+        "traffic": await lane.answers(learned, arm, questions, SAMPLES, "traffic after"),
     }
     await lane.bench.sampler.forget(learned.engine_name)
     return {side: _plain(answered) for side, answered in after.items()}
@@ -164,10 +161,9 @@ async def _measured(
     """The untouched model on a seed's questions: the same for all arms, so measured once."""
     path = FOLDER / f"before-{arm.kind.replace(' ', '_')}-{seed}.json"
     if not path.exists():
-        n = CLOSE_SAMPLES
         before = {
-            "held_out": await lane.answers(bench.start, arm, fresh, n, "before"),
-            "traffic": await lane.answers(bench.start, arm, questions, n, "traffic before"),
+            "held_out": await lane.answers(bench.start, arm, fresh, SAMPLES, "before"),
+            "traffic": await lane.answers(bench.start, arm, questions, SAMPLES, "traffic before"),
         }
         path.write_text(json.dumps({side: _plain(found) for side, found in before.items()}))
     found: dict[str, Any] = json.loads(path.read_text())

@@ -3,10 +3,10 @@
 vLLM 0.32's torch operations gather a copy of A and B for every token, and give rows without an
 adapter, in a batch where others have one, the weights of the last slot. `grouped` does it with one
 pair of matrix products per adapter, and leaves those rows alone. `seeds` mends another fault of
-the CPU backend, of which the engine dies.
+the CPU backend, of which the engine dies; `naps` leaves the cores to those that work.
 
 vLLM loads this module into each of its processes, but only the worker has LoRA layers and samples:
-nothing large is imported, and no test runs, before a worker asks for the class of the LoRA layers.
+no test runs before a worker asks for the class of the LoRA layers. All of them wait for others.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def register() -> None:
     if not __version__.startswith(KNOWN_VERSION):
         logger.warning("LoRA on CPU stays as shipped: vLLM %s is not known", __version__)
         return
+    _mend_waiting()
     shipped: str = platform.get_punica_wrapper()
 
     def tested_wrapper(_: type[object]) -> str:
@@ -49,6 +50,15 @@ def register() -> None:
 def _is_registered(platform: type[object]) -> bool:
     hook = vars(platform).get("get_punica_wrapper")
     return getattr(hook, "__module__", None) == __name__
+
+
+def _mend_waiting() -> None:
+    try:
+        from adapters.vllm_plugin.naps import nap_while_waiting
+
+        nap_while_waiting()
+    except Exception as error:  # a plugin must not take vLLM down
+        logger.warning("waiting processes keep their cores: %s", error)
 
 
 def _mend_seeds() -> None:

@@ -37,6 +37,15 @@ def runner() -> Iterator[Any]:
         del runner.sample_tokens
 
 
+@pytest.fixture(autouse=True)
+def queues(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of vLLM's message queues, as shipped again after the test."""
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    monkeypatch.setattr(shm_broadcast, "sched_yield", shm_broadcast.sched_yield)
+    return shm_broadcast
+
+
 def test_vllm_gets_the_grouped_wrapper(platform: Any) -> None:
     from adapters.vllm_plugin import WRAPPER, register
 
@@ -63,6 +72,32 @@ def test_an_unknown_version_stays_as_shipped(
     monkeypatch.setattr(vllm, "__version__", "0.33.0")
     register()
     assert platform.get_punica_wrapper() == SHIPPED
+
+
+def test_processes_that_wait_nap(
+    platform: Any, queues: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapters.vllm_plugin import naps, register
+
+    register()
+    slept: list[float] = []
+    monkeypatch.setattr(naps.time, "sleep", slept.append)
+    condition = object.__new__(queues.SpinCondition)  # of a reader that has just read
+    condition.is_reader, condition.busy_loop_s = True, 1.0
+    condition.record_read()
+    condition.wait()
+    assert slept == [naps.NAP_S]
+
+
+def test_a_vllm_that_waits_in_another_way_is_left_alone(
+    platform: Any, queues: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapters.vllm_plugin import WRAPPER, register
+
+    monkeypatch.delattr(queues, "sched_yield")
+    register()
+    assert not hasattr(queues, "sched_yield")
+    assert platform.get_punica_wrapper() == WRAPPER
 
 
 @pytest.mark.parametrize("failure", [lambda: "wrong numbers", lambda: 1 / 0])
