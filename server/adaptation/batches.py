@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Self
 
 from server.adaptation.learner import Checkpoint
 from server.adaptation.run import Progress, Run, follow_orders
@@ -32,22 +30,15 @@ class _Sampling:
 
 
 class Batches:
-    """Of one claim of a cycle. Sampling that nobody waits for any more ends with the block."""
+    """Of one claim of a cycle; to be closed at its end."""
 
     def __init__(self, run: Run, selection: Selection) -> None:
         self._run = run
         self._selection = selection
         self._sampling: _Sampling | None = None
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
+        """End the sampling that nobody waits for any more."""
         if self._sampling is not None:
             self._sampling.task.cancel()
             await asyncio.gather(self._sampling.task, return_exceptions=True)

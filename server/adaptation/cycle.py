@@ -8,12 +8,12 @@ it, and move the weights towards them with a group-relative policy gradient,
 
 which is GRPO (arXiv 2402.03300) without the division by the deviation (Dr. GRPO, arXiv 2503.20783),
 one update for each batch of samples, so sampling stays on-policy (or one update behind, where a
-tenant has it so: server.adaptation.batches). The vote is the harmonic one over
-several phrasings of the prompt (Self-Harmony, arXiv 2511.01191; see adapters.vote). Our deviations:
-the weights are a LoRA adapter, groups that do not agree are not learned from, a correct answer that
-somebody told is the label in the place of the vote's, the result is the mean of the weights of all
-steps as good as the best and of the last one (server.adaptation.settling), and what was learned
-goes live only after it has proved itself on prompts that were never trained on (adapters.gate).
+tenant has it so: server.adaptation.batches). The vote is the harmonic one over several phrasings of
+the prompt (Self-Harmony, arXiv 2511.01191; see adapters.vote). Our deviations: the weights are a
+LoRA adapter, groups that do not agree are not learned from, a correct answer that somebody told is
+the label in the place of the vote's, the result is the mean of the weights of all steps as good as
+the best and of the last one (server.adaptation.settling), and what was learned goes live only after
+it has proved itself on prompts that were never trained on (adapters.gate).
 
 Selection, reports and verdict are looked up where they are made, for an earlier claim of the same
 cycle may have stored them; the steps done are in `run.progress`; the mean is made again.
@@ -21,6 +21,8 @@ server.adaptation.run lists every point at which a crash may come, and who goes 
 """
 
 from __future__ import annotations
+
+from contextlib import aclosing
 
 from ttrl_client.types import CycleStatus
 
@@ -51,7 +53,7 @@ async def run_cycle(run: Run) -> Ending:
     baseline = await measure_incumbent(run, selection)
 
     progress = run.progress
-    async with Batches(run, selection) as batches:
+    async with aclosing(Batches(run, selection)) as batches:
         while (batch := await batches.next(progress)) is not None:
             groups = await judge(run, batch.groups, selection.truths)
             progress = await learn(run, progress, batch, groups)

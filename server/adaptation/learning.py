@@ -49,8 +49,9 @@ async def learn(
         remove, lease = run.tools.store.remove_states, run.lease
         await asyncio.to_thread(remove, lease.tenant_id, lease.cycle_id, before=made.step)
     after = advance(progress, made, metrics, run.settings.learning.stop)
-    # A batch that is sampled ahead comes from the weights before this update.
-    for checkpoint in {progress.before, made or progress.before} - {after.before, after.checkpoint}:
+    # The weights before this update stay: a batch that is sampled ahead comes from them.
+    superseded = {progress.before, made or progress.before} - {after.before, after.checkpoint}
+    for checkpoint in superseded:
         await _forget(run, checkpoint)
     return after
 

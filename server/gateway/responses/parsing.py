@@ -77,7 +77,7 @@ class _Conversation:
         match item.type:
             case "reasoning":
                 thought = "".join(part.text or "" for part in _parts(item.content))
-                self._thought = (self._thought or "") + thought or None
+                self._thought = ((self._thought or "") + thought) or None
             case "item_reference":
                 raise BadRequest(
                     "No item is kept between requests: send the item itself. Clients do so when"
