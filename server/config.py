@@ -175,6 +175,12 @@ class Settings(BaseSettings):
     log_patience_s: float = Field(
         default=1, gt=0, description="A commit that takes longer sends what waits to the spool."
     )
+    log_journal: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Answers go out when a local journal has them, their rows come to the database "
+        "a moment later: `on`, `off` (when the database has them), or `auto`: on for SQLite, whose "
+        "disk is the journal's.",
+    )
     log_spool_bytes: int = Field(
         default=2**30,
         ge=0,
@@ -244,9 +250,20 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'ttrl.db').resolve()}"
 
     @property
+    def has_journal(self) -> bool:
+        """Whether answers are stored in a journal first."""
+        wanted = self.log_journal == "on" or (self.log_journal == "auto" and self.is_sqlite)
+        return wanted and self.log_spool_bytes > 0
+
+    @property
     def is_sqlite(self) -> bool:
         """Whether the embedded database is used."""
         return self.sqlalchemy_url.startswith("sqlite")
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where the web processes' spools and journals lie."""
+        return self.data_dir / "spool"
 
     @property
     def presence_path(self) -> Path:

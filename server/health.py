@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from server.db.failures import SQLAlchemyError
 from server.db.migrate import check
 from server.errors import DatabaseBehind
-from server.gateway.recorder import LogStatus
+from server.gateway.line import LogStatus
 from server.parts import Parts
 
 PATIENCE_S: Final = 2.0  # a database that takes longer is away, as far as a probe is concerned

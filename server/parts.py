@@ -22,6 +22,7 @@ from server.engine.registry import AdapterRegistry
 from server.engine.warm import Warmer
 from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
+from server.gateway.journaling import Journaling
 from server.gateway.recorder import Recorder
 from server.gateway.upstream import Upstream
 from server.gateway.votes.judge import VoteJudge
@@ -29,6 +30,7 @@ from server.observability.metrics import Metrics
 from server.observability.traces import Traces, open_traces
 from server.presence import Presence
 from server.spool.backlog import Backlog
+from server.spool.journal import Journal
 from server.tenants import TenantDirectory
 
 KEPT_SLOTS = 2  # of an engine's LoRA slots: one for a tenant that swaps, one for a cycle's samples
@@ -88,7 +90,8 @@ class Parts:
             admission=Admission(settings),
             recorder=Recorder(
                 database,
-                Backlog(settings.data_dir / "spool", max_bytes=settings.log_spool_bytes),
+                Backlog(settings.spool_dir, max_bytes=settings.log_spool_bytes),
+                Journaling(Journal(settings.spool_dir)) if settings.has_journal else None,
                 queue_size=settings.log_queue_size,
                 timeout_s=settings.log_timeout_s,
                 patience_s=settings.log_patience_s,

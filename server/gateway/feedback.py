@@ -28,6 +28,7 @@ MAX_BODY_BYTES: Final = 2**20
 MAX_IN_FLIGHT: Final = 64  # over all tenants; these requests are short
 MAX_PER_TENANT: Final = 16  # so that slow bodies of one keep nobody else away
 RETRY_AFTER_S: Final = 5
+OTHERS_S: Final = 0.2  # in which what another web process has in its journal is in the database
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -108,7 +109,7 @@ async def _store(
     ]
     try:
         async with asyncio.timeout(deps.settings.log_timeout_s):
-            stored = await sql.store(deps.database, caller.tenant_id, said, deps.clock.now())
+            stored = await _stored(deps, caller, said)
     except TimeoutError:
         raise Unavailable("Feedback cannot be stored in time.") from None
     if stored.unknown and deps.recorder.status.state != "ok":
@@ -119,6 +120,17 @@ async def _store(
         )
     rows = [stored.rows.get((one.id, one.choice)) for one in given]
     return [None if row is None else _rendered(row) for row in rows], stored.unknown
+
+
+async def _stored(deps: GatewayDeps, caller: Caller, said: Sequence[sql.Said]) -> sql.Stored:
+    """What is stored. An answer may be in a journal still, this process's or another one's."""
+    stored = await sql.store(deps.database, caller.tenant_id, said, deps.clock.now())
+    if stored.unknown and deps.settings.has_journal:
+        await deps.recorder.flush()
+        if deps.settings.web_processes > 1:
+            await asyncio.sleep(OTHERS_S)
+        stored = await sql.store(deps.database, caller.tenant_id, said, deps.clock.now())
+    return stored
 
 
 def _rendered(row: Feedback) -> wire.Feedback:

@@ -3,6 +3,9 @@
 Requests hand in an entry and wait. One task takes everything that waits and writes it in one
 transaction (group commit): under load a commit is shared by many, alone it starts at once.
 
+With a journal a request waits for that instead, which is one append to a file; its entry still goes
+to the database in a transaction that is in no hurry, and is forgotten by the journal after that.
+
 When a transaction fails, or has not returned after a short patience, what waits goes to the local
 spool instead, by a second task, and is answered from there. The first task then moves the spool's
 entries into the database, in order, while new ones go behind them. The last batch is moved like
@@ -14,48 +17,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from time import perf_counter, time
-from typing import Final, Literal
+from typing import Final
 
 from server.db.engine import Database
 from server.db.log import LogEntry, replay_entries, store_entries
 from server.errors import LogUnavailable
-from server.gateway.line import Pace, Waiting, fail, log_full, not_loggable, settle
+from server.gateway.journaling import Journaling
+from server.gateway.line import (
+    MAX_BATCH,
+    Line,
+    LogStatus,
+    Waiting,
+    fail,
+    log_full,
+    not_loggable,
+    settle,
+)
+from server.gateway.spooling import Spooler, WhenFull
 from server.gateway.transactions import Outcome, Transactions
 from server.spool.backlog import Backlog, Batch
 from server.spool.entries import NotEncodable, encode
-from server.spool.spool import NotNow, SpoolFull
+from server.spool.journal import Kept
+from server.spool.spool import NotNow
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH: Final = 256  # entries of one transaction
-CROWD_PER_S: Final = 400.0  # where so many entries come, a transaction waits a moment for company:
-GATHER_S: Final = 0.004  # most of its cost is its own, not its entries'
 PROMISED_BYTES: Final = 16 * 2**10  # what an answer is thought to take on disk before it is there
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
-
-WhenFull = Literal["refuse", "serve_unlogged"]
-
-
-@dataclass(frozen=True, slots=True)
-class LogStatus:
-    """How the log is: `full` when new answers can be stored nowhere.
-
-    `num_refused` and `num_unlogged` count since the start: entries that the database will never
-    take, kept in a file; and answers that were served without being stored.
-    """
-
-    state: Literal["ok", "spooling", "full"]
-    num_entries: int
-    num_bytes: int
-    oldest_s: int
-    num_refused: int
-    num_unlogged: int
 
 
 class Recorder:
@@ -64,13 +56,14 @@ class Recorder:
     `queue_size` bounds the entries that are promised or waiting; `timeout_s` bounds how long a
     request waits, and one transaction over the network (one in a thread ends by its own bounds);
     `patience_s` is how long a transaction may take before what waits goes to the spool.
-    `on_commit` hears of each group commit: entries, seconds.
+    `on_commit` hears of each group commit: entries, seconds. `journal`: None is a log without one.
     """
 
     def __init__(
         self,
         database: Database,
         backlog: Backlog,
+        journal: Journaling | None = None,
         *,
         queue_size: int,
         timeout_s: float,
@@ -79,29 +72,24 @@ class Recorder:
         on_commit: Callable[[int, float], None] = lambda _num_entries, _seconds: None,
     ) -> None:
         self._backlog = backlog
+        self._journal = journal
         self._transactions = Transactions(
             database, patience_s=min(patience_s, timeout_s), timeout_s=timeout_s
         )
+        self._line = Line()
+        self._spooler = Spooler(self._line, backlog, when_full)
         self._queue_size = queue_size
         self._timeout_s = timeout_s
         self._when_full = when_full
         self._on_commit = on_commit
         self._num_reserved = 0
-        self._num_unlogged = 0
+        self._num_unlogged = 0  # for want of time
         self._num_singly = 0  # the next so many entries are written one by one
         self._pause_s = FIRST_PAUSE_S
-        self._waiting: deque[Waiting] = deque()
         self._wake = asyncio.Event()  # the committer, while the database is well
-        self._wake_spooler = asyncio.Event()
-        self._progress = asyncio.Event()  # the spooler has dealt with a batch
         self._stopping = asyncio.Event()
-        self._is_spooling = False  # what waits goes to the spool
-        self._is_appending = False
-        self._is_failing = False  # the spool's disk took nothing the last time
         self._has_moved = False  # the last attempt to move entries out of the spool went well
-        self._is_over = False  # the committer has ended
         self._committer: asyncio.Task[None] | None = None
-        self._spooler: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start to write, what earlier processes left first.
@@ -110,30 +98,36 @@ class Recorder:
             ConfigurationError: the spool cannot be read.
         """
         await self._backlog.open()
-        self._is_spooling = self._backlog.oldest_at is not None
-        self._spooler = asyncio.create_task(self._spool_all(), name="log spooler")
+        if self._journal is not None:
+            await self._journal.open()
+        self._spooler.is_on = self._backlog.oldest_at is not None
+        self._spooler.start()
         self._committer = asyncio.create_task(self._commit_all(), name="log committer")
 
     async def stop(self) -> None:
         """Write what waits, to the database or the spool, then end."""
         self._stopping.set()
         self._wake.set()
-        if self._committer is None or self._spooler is None:
+        self._line.hurry()
+        if self._committer is None:
             return
+        if self._journal is not None:
+            await self._journal.finish(self._timeout_s)
+            self._wake.set()
         await asyncio.wait({self._committer}, timeout=self._timeout_s)
         self._committer.cancel()
         await asyncio.wait({self._committer})
-        self._is_spooling = self._is_over = True
-        self._wake_spooler.set()
-        await self._spooler
-        self._committer = self._spooler = None
+        await self._spooler.stop()
+        self._committer = None
         await self._backlog.close()
+        if self._journal is not None:
+            await self._journal.close()
 
     @property
     def status(self) -> LogStatus:
         """How the log is now."""
         backlog = self._backlog
-        state = "full" if self._is_full else "spooling" if self._is_spooling else "ok"
+        state = "full" if self._is_full else "spooling" if self._spooler.is_on else "ok"
         oldest_at = backlog.oldest_at if backlog.num_entries else None
         return LogStatus(
             state=state,
@@ -141,20 +135,20 @@ class Recorder:
             num_bytes=backlog.num_bytes,
             oldest_s=0 if oldest_at is None else max(0, int(time()) - oldest_at),
             num_refused=backlog.num_refused,
-            num_unlogged=self._num_unlogged,
+            num_unlogged=self._num_unlogged + self._spooler.num_unlogged,
         )
 
     @property
     def num_waiting(self) -> int:
-        """Answers that wait for their commit."""
-        return len(self._waiting)
+        """Answers that wait for their commit, or for the journal."""
+        return len(self._line) + (0 if self._journal is None else self._journal.num_waiting)
 
     @property
     def _is_full(self) -> bool:
-        if not self._is_spooling:
+        if not self._spooler.is_on:
             return False
-        num_promised = self._num_reserved + len(self._waiting) + 1
-        return self._is_failing or not self._backlog.has_room(num_promised * PROMISED_BYTES)
+        num_promised = self._num_reserved + len(self._line) + 1
+        return self._spooler.is_failing or not self._backlog.has_room(num_promised * PROMISED_BYTES)
 
     @property
     def can_serve(self) -> bool:
@@ -171,7 +165,7 @@ class Recorder:
         if self._committer is None or self._stopping.is_set():
             raise LogUnavailable("The query log is closed.")
         # A place is held while its entry waits; entries of callers that left hold none.
-        if max(self._num_reserved, len(self._waiting)) >= self._queue_size:
+        if max(self._num_reserved, self.num_waiting) >= self._queue_size:
             raise LogUnavailable("Too many answers wait to be logged.")
         if not self.can_serve:
             raise log_full()
@@ -182,8 +176,8 @@ class Recorder:
             self._num_reserved -= 1
 
     async def record(self, entry: LogEntry) -> None:
-        """Return after the entry is in the database or the spool. Once handed in, it is written
-        even if the caller goes away.
+        """Return after the entry is in the journal, the database or the spool. Once handed in, it
+        is written even if the caller goes away.
 
         Raises:
             LogUnavailable: it was not stored, or not in time.
@@ -191,37 +185,67 @@ class Recorder:
         if self._committer is None or self._stopping.is_set():
             raise LogUnavailable("The query log is closed.")
         waiting = Waiting(entry, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        (self._wake_spooler if self._is_spooling else self._wake).set()
+        self._hand_in(waiting)
+        if waiting.kept is not None:
+            return  # at once: it was alone
         try:
             async with asyncio.timeout(self._timeout_s):
-                await waiting.stored
+                await waiting.told
         except TimeoutError:
             if self._when_full == "refuse":
                 raise LogUnavailable("The query log is too slow at the moment.") from None
             self._num_unlogged += 1
 
-    def _take(self, limit: int) -> list[Waiting]:
-        size = min(len(self._waiting), limit)
-        return [self._waiting.popleft() for _ in range(size)]
+    async def flush(self) -> None:
+        """Return when the answers that were stored so far are in the database or the spool; not
+        later than a request would wait.
+        """
+        await self._line.flush(self._timeout_s)
+
+    def _hand_in(self, waiting: Waiting) -> None:
+        """Put an entry in line, through the journal where there is one and nothing is behind it:
+        a spool is replayed after it, so newer entries must not stand before older ones.
+        """
+        journal = self._journal
+        is_behind = self._spooler.is_on or self._backlog.num_entries > 0
+        if journal is None or (is_behind and not journal.is_writing):
+            self._put_in_line(waiting)
+            return
+        try:
+            payload = encode(waiting.entry)
+        except NotEncodable:  # the database may find a form for it
+            self._put_in_line(waiting)
+            return
+
+        def then(kept: Kept | None) -> None:
+            if kept is not None:
+                waiting.keep(kept)
+            self._put_in_line(waiting)
+
+        journal.keep(payload, then, alone=self._num_reserved == 1)
+
+    def _put_in_line(self, waiting: Waiting) -> None:
+        self._line.put(waiting)
+        if self._spooler.is_on:
+            self._spooler.wake()
+        else:
+            self._wake.set()
 
     @property
     def _batch_limit(self) -> int:
         return 1 if self._num_singly else MAX_BATCH
 
     async def _commit_all(self) -> None:
-        pace = Pace()
         while True:
-            if self._is_spooling:
+            if self._spooler.is_on:
                 was_stopping = self._stopping.is_set()
                 is_moving = await self._move_some()
                 if was_stopping and not is_moving:  # it was tried once more: the rest stays
                     return
-            elif self._waiting:
-                if pace.per_s >= CROWD_PER_S and not self._stopping.is_set():
-                    await asyncio.sleep(GATHER_S)
-                batch = self._take(self._batch_limit)
-                pace.note(len(batch))
+            elif self._line:
+                if not self._stopping.is_set():
+                    await self._line.gather()
+                batch = self._line.take(self._batch_limit)
                 self._num_singly = max(0, self._num_singly - len(batch))
                 await self._commit(batch)
             elif self._stopping.is_set():
@@ -254,74 +278,25 @@ class Recorder:
         elif outcome != "refused":
             self._leave_to_spool(batch, self._transactions.last_error)
         elif len(batch) > 1:  # one of them is to blame
-            self._waiting.extendleft(reversed(batch))
+            self._line.put_back(batch)
             self._num_singly = len(batch)
+        elif batch[0].kept is not None:  # its caller has it: the spool puts it aside for good
+            self._leave_to_spool(batch, "it refuses one")
         else:
             fail(batch, not_loggable())
 
     def _leave_to_spool(self, batch: Sequence[Waiting], reason: str) -> None:
-        self._waiting.extendleft(reversed(batch))
-        self._begin_spooling(reason)
-
-    def _begin_spooling(self, reason: str) -> None:
-        if not self._is_spooling:
-            self._is_spooling = True
-            logger.warning("log entries go to the spool, not to the database: %s", reason)
-        self._wake_spooler.set()
-
-    async def _spool_all(self) -> None:
-        while not (self._is_over and not self._waiting):
-            if self._is_spooling and self._waiting:
-                self._is_appending = True
-                await self._spool(self._take(MAX_BATCH))
-                self._is_appending = False
-                self._progress.set()
-            else:
-                await self._wake_spooler.wait()
-                self._wake_spooler.clear()
-
-    async def _spool(self, batch: Sequence[Waiting]) -> None:
-        """Write a batch to the spool; without those that a slow commit has stored meanwhile."""
-        encoded: list[Waiting] = []
-        payloads: list[bytes] = []
-        for waiting in batch:
-            try:
-                if not waiting.is_settled:
-                    payloads.append(encode(waiting.entry))
-                    encoded.append(waiting)
-            except NotEncodable as error:
-                logger.error("log entry %s refused: %s", waiting.entry.id, error)
-                fail([waiting], not_loggable())
-        if not payloads:
-            return
-        try:
-            await self._backlog.append(payloads)
-        except SpoolFull:
-            self._go_without(encoded)
-        except Exception as error:  # a full disk mostly; the task must outlive what nobody foresaw
-            if not self._is_failing:
-                logger.exception("the log's spool cannot be written", exc_info=error)
-            self._is_failing = True
-            self._go_without(encoded)
-        else:
-            self._is_failing = False
-            settle(encoded)
-
-    def _go_without(self, batch: Sequence[Waiting]) -> None:
-        """There is no room for these."""
-        if self._when_full == "serve_unlogged":
-            self._num_unlogged += len(batch)
-            settle(batch)
-        else:
-            logger.warning("%d answers refused: the query log is full", len(batch))
-            fail(batch, log_full())
+        self._line.put_back(batch)
+        self._spooler.begin(reason)
 
     async def _move_some(self) -> bool:
         """Move the spool's oldest entries into the database; False when it is of no use to go on
         at once.
         """
-        if self._is_failing:
-            self._is_failing = not await self._backlog.probe()
+        if self._spooler.is_failing:
+            self._spooler.is_failing = not await self._backlog.probe()
+        if not self._is_full:
+            self._spooler.take_back()
         try:
             batch = await self._backlog.head(self._batch_limit)
         except NotNow:
@@ -331,16 +306,16 @@ class Recorder:
             return await self._end_empty()
         # Counted now: something may have been put behind the batch since it was read.
         is_last = batch.is_last and self._backlog.num_entries == len(batch.entries)
-        if is_last and not self._is_appending and self._has_moved:
-            self._is_spooling = False  # what comes now waits for this, as for any group commit
+        if is_last and not self._spooler.is_appending and self._has_moved:
+            self._spooler.end()  # what comes now waits for this, as for any group commit
         outcome = await self._transactions.attempt(
-            replay_entries, batch.entries, lambda: self._begin_spooling("it is slow")
+            replay_entries, batch.entries, lambda: self._spooler.begin("it is slow")
         )
         if outcome == "stored":
             await self._moved(len(batch.entries))
             return True
         self._has_moved = False
-        self._begin_spooling(self._transactions.last_error or outcome)
+        self._spooler.begin(self._transactions.last_error or outcome)
         return await self._stuck(batch, outcome)
 
     async def _moved(self, num: int) -> None:
@@ -348,7 +323,7 @@ class Recorder:
         self._pause_s = FIRST_PAUSE_S
         self._num_singly = max(0, self._num_singly - num)
         await self._backlog.done(num)
-        if not self._is_spooling:
+        if not self._spooler.is_on:
             logger.warning("the log's spool is empty: entries go to the database again")
 
     async def _stuck(self, batch: Batch, outcome: Outcome) -> bool:
@@ -368,18 +343,20 @@ class Recorder:
 
     async def _end_empty(self) -> bool:
         """Nothing is on disk: leave the spool once nothing is on its way there."""
-        if self._is_appending or self._waiting:
-            self._progress.clear()
-            self._wake_spooler.set()
-            await self._progress.wait()
+        if self._spooler.is_appending or self._line:
+            await self._spooler.progress()
             return True
         if self._is_full:  # the spool takes nothing: the database must, before work is begun
             await self._pause()
-            if self._is_appending or self._waiting or not await self._transactions.is_writable():
+            if (
+                self._spooler.is_appending
+                or self._line
+                or not await self._transactions.is_writable()
+            ):
                 return False
-        if self._is_appending or self._waiting or self._backlog.oldest_at is not None:
+        if self._spooler.is_appending or self._line or self._backlog.oldest_at is not None:
             return True
-        self._is_spooling = False
+        self._spooler.end()
         logger.warning("nothing is in the log's spool: entries go to the database again")
         return True
 

@@ -42,7 +42,7 @@ class AppendedFile:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
-        os.fsync(self._descriptor)
+        os.fdatasync(self._descriptor)  # the file's new size too
         if not self._is_named:
             sync_directory(self.path.parent)
             self._is_named = True

@@ -52,7 +52,7 @@ class WatchedRecorder(Recorder):
     def __init__(self, database: Database, settings: Settings) -> None:
         super().__init__(
             database,
-            Backlog(settings.data_dir / "spool", max_bytes=settings.log_spool_bytes),
+            Backlog(settings.spool_dir, max_bytes=settings.log_spool_bytes),
             queue_size=settings.log_queue_size,
             timeout_s=settings.log_timeout_s,
             patience_s=settings.log_patience_s,
