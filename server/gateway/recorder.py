@@ -87,6 +87,7 @@ class Recorder:
         self._num_singly = 0  # the next so many entries are written one by one
         self._pause_s = FIRST_PAUSE_S
         self._wake = asyncio.Event()  # the committer, while the database is well
+        self._is_closed = False  # to new entries
         self._stopping = asyncio.Event()
         self._has_moved = False  # the last attempt to move entries out of the spool went well
         self._committer: asyncio.Task[None] | None = None
@@ -106,14 +107,14 @@ class Recorder:
 
     async def stop(self) -> None:
         """Write what waits, to the database or the spool, then end."""
+        self._is_closed = True
+        if self._committer is None:
+            return
+        if self._journal is not None:  # what it takes comes to the line
+            await self._journal.finish(self._timeout_s)
         self._stopping.set()
         self._wake.set()
         self._line.hurry()
-        if self._committer is None:
-            return
-        if self._journal is not None:
-            await self._journal.finish(self._timeout_s)
-            self._wake.set()
         await asyncio.wait({self._committer}, timeout=self._timeout_s)
         self._committer.cancel()
         await asyncio.wait({self._committer})
@@ -162,7 +163,7 @@ class Recorder:
         Raises:
             LogUnavailable: every place is taken, the log is full, or the recorder does not run.
         """
-        if self._committer is None or self._stopping.is_set():
+        if self._committer is None or self._is_closed:
             raise LogUnavailable("The query log is closed.")
         # A place is held while its entry waits; entries of callers that left hold none.
         if max(self._num_reserved, self.num_waiting) >= self._queue_size:
@@ -182,7 +183,7 @@ class Recorder:
         Raises:
             LogUnavailable: it was not stored, or not in time.
         """
-        if self._committer is None or self._stopping.is_set():
+        if self._committer is None or self._is_closed:
             raise LogUnavailable("The query log is closed.")
         waiting = Waiting(entry, asyncio.get_running_loop().create_future())
         self._hand_in(waiting)

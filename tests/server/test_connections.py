@@ -10,14 +10,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from server.app import http_config
 from server.config import Settings
-from server.connections import MAX_PIPELINED, Watch
+from server.connections import MAX_PIPELINED, JoinedWrites, Watch
 from tests.waiting import until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -308,3 +310,16 @@ async def test_wishes_to_upgrade_in_a_row_are_bounded_like_all_requests() -> Non
         reader, _ = await site.connect(one * 1000)
         await closed(reader)
         assert len(site.ended) <= 2 * MAX_PIPELINED
+
+
+async def test_an_answer_s_head_goes_out_with_the_first_of_its_body() -> None:
+    sent: list[bytes] = []
+    transport, cycle = MagicMock(asyncio.Transport), MagicMock(RequestResponseCycle)
+    transport.write.side_effect = sent.append
+    cycle.response_started = False
+    joined = JoinedWrites(transport, cycle)
+    joined.write(b"100 continue")
+    cycle.response_started = True
+    for part in (b"head ", b"first", b"second"):
+        joined.write(part)
+    assert sent == [b"100 continue", b"head first", b"second"]

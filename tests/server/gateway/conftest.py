@@ -29,6 +29,7 @@ from server.engine.registry import AdapterRegistry
 from server.gateway.admission import Admission
 from server.gateway.deps import GatewayDeps
 from server.gateway.direct import Shortcut
+from server.gateway.journaling import Journaling
 from server.gateway.recorder import Recorder
 from server.gateway.routes import gateway_router
 from server.gateway.upstream import Upstream
@@ -37,6 +38,7 @@ from server.http_errors import install_error_handlers
 from server.observability.metrics import Metrics
 from server.observability.observer import Observer
 from server.spool.backlog import Backlog
+from server.spool.journal import Journal
 from server.tenants import TenantDirectory, version_engine_name
 from tests.fakes.serving import serve
 from tests.fakes.vllm import FakeVLLM
@@ -53,6 +55,7 @@ class WatchedRecorder(Recorder):
         super().__init__(
             database,
             Backlog(settings.spool_dir, max_bytes=settings.log_spool_bytes),
+            Journaling(Journal(settings.spool_dir)) if settings.log_journal == "on" else None,
             queue_size=settings.log_queue_size,
             timeout_s=settings.log_timeout_s,
             patience_s=settings.log_patience_s,

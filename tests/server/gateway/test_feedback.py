@@ -18,6 +18,7 @@ from ttrl_client import AsyncTenantClient, TenantClient, types
 from server.db.engine import Database
 from server.db.models import Feedback
 from server.errors import LogUnavailable, Overloaded, ServerFull
+from server.gateway import line as line_module
 from server.gateway import recorder as recorder_module
 from server.gateway.routes import gateway_router
 from server.gateway.turns import Turns
@@ -288,3 +289,14 @@ async def test_feedback_to_an_answer_that_waits_in_the_spool_comes_too_early(
     await until(lambda: stack.recorder.status.state == "ok")
     assert (await say(stack, {"id": completion, "score": 1})).status_code == 200
     assert (await say(stack, {"id": "chatcmpl-0", "score": 1})).status_code == 404
+
+
+async def test_feedback_finds_an_answer_that_only_the_journal_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_module, "LEISURE_S", 3600)
+    async with running(tmp_path, log_journal="on") as stack:
+        completion = await ask(stack)
+        assert await stack.queries() == []
+        assert (await say(stack, {"id": completion, "score": 1})).status_code == 200
+        assert (await say(stack, {"id": "chatcmpl-0", "score": 1})).status_code == 404

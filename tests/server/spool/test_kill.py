@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from server.db.engine import Database
@@ -20,11 +21,11 @@ ROOT = Path(__file__).resolve().parents[3]
 NUM_ROUNDS, NUM_ANSWERS, NUMBERS_A_ROUND = 3, 60, 1_000_000
 
 
-def run_until_killed(url: str, spool: Path, round_number: int) -> list[int]:
+def run_until_killed(url: str, spool: Path, round_number: int, *how: str) -> list[int]:
     """The numbers that were acknowledged before the end."""
     first = round_number * NUMBERS_A_ROUND
     script = str(Path(__file__).with_name("recording_process.py"))
-    command = [sys.executable, script, url, str(spool), str(first), str(round_number)]
+    command = [sys.executable, script, url, str(spool), str(first), str(round_number), *how]
     process = subprocess.Popen(
         command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
     )
@@ -36,13 +37,16 @@ def run_until_killed(url: str, spool: Path, round_number: int) -> list[int]:
     return [int(line) for line in told if line.endswith("\n")]
 
 
-def test_no_acknowledged_answer_is_lost_or_twice(tmp_path: Path, sqlite_template: Path):
+@pytest.mark.parametrize("how", [("8",), ("8", "journal"), ("1", "journal")])
+def test_no_acknowledged_answer_is_lost_or_twice(
+    tmp_path: Path, sqlite_template: Path, how: tuple[str, ...]
+):
     shutil.copy(sqlite_template, tmp_path / "ttrl.db")
     url, spool = f"sqlite+aiosqlite:///{tmp_path / 'ttrl.db'}", tmp_path / "spool"
     asyncio.run(add_tenant(url))
     acknowledged: list[int] = []
     for round_number in range(NUM_ROUNDS):
-        acknowledged += run_until_killed(url, spool, round_number)
+        acknowledged += run_until_killed(url, spool, round_number, *how)
     stored = asyncio.run(end(url, spool))
     assert len(acknowledged) >= NUM_ROUNDS * NUM_ANSWERS
     assert set(acknowledged) <= set(stored)

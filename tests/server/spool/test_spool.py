@@ -242,7 +242,7 @@ def full_disk(_descriptor: int, *_: object) -> int:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
 def test_a_full_disk_leaves_the_spool_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ):

@@ -1,0 +1,247 @@
+"""The recorder with a journal: an answer goes out when the journal has it, its row comes later."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from server.db.engine import Database
+from server.errors import LogUnavailable
+from server.gateway import journaling as journaling_module
+from server.gateway.journaling import Journaling
+from server.gateway.line import Line
+from server.gateway.recorder import Recorder, WhenFull
+from server.spool import files
+from server.spool.backlog import Backlog
+from server.spool.entries import encode
+from server.spool.journal import Journal
+from tests.server.gateway.test_recorder import entry
+from tests.server.gateway.test_spooling import Rows, left_in, patched, record_all, rows
+from tests.waiting import until
+
+__all__ = ["patched", "rows"]  # fixtures
+
+
+@asynccontextmanager
+async def recording(
+    root: Path,
+    *,
+    journal: Journal | None = None,
+    max_bytes: int = 2**20,
+    patience_s: float = 10,
+    timeout_s: float = 10,
+    when_full: WhenFull = "refuse",
+) -> AsyncGenerator[Recorder]:
+    database = Database("sqlite+aiosqlite:///nowhere.db")
+    recorder = Recorder(
+        database,
+        Backlog(root, max_bytes=max_bytes),
+        Journaling(journal or Journal(root)),
+        queue_size=1000,
+        timeout_s=timeout_s,
+        patience_s=patience_s,
+        when_full=when_full,
+    )
+    await recorder.start()
+    try:
+        yield recorder
+    finally:
+        await recorder.stop()
+        await database.close()
+
+
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_an_answer_does_not_wait_for_the_database(rows: Rows, tmp_path: Path):
+    rows.moods = ["hangs"]
+    async with recording(tmp_path) as recorder:
+        await recorder.record(entry("a"))
+        await rows.hanging.wait()
+        assert rows.ids == []
+        assert recorder.status.state == "ok"
+        rows.go_on.set()
+        await recorder.flush()
+        assert rows.ids == ["a"]
+    assert left_in(tmp_path) == []
+
+
+async def test_who_is_alone_is_stored_without_leaving_the_loop(rows: Rows, tmp_path: Path):
+    async with recording(tmp_path) as recorder:
+        with recorder.reserve(), pytest.raises(StopIteration):
+            recorder.record(entry("a")).send(None)
+        await recorder.flush()
+    assert rows.ids == ["a"]
+
+
+async def test_those_who_come_together_share_a_sync(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sizes: list[int] = []
+    journal = Journal(tmp_path)
+    append = journal.append
+
+    def noting(payloads: list[bytes]) -> object:
+        sizes.append(len(payloads))
+        return append(payloads)
+
+    monkeypatch.setattr(journal, "append", noting)
+    async with recording(tmp_path, journal=journal) as recorder:
+        await asyncio.gather(*await record_all(recorder, *"abcdef"))
+    assert sizes[0] == 6
+    assert rows.ids == list("abcdef")
+
+
+async def test_a_slow_disk_is_not_waited_for_on_the_loop(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(journaling_module, "QUICK_S", -1.0)  # nothing is quick
+    async with recording(tmp_path) as recorder:
+        with recorder.reserve():
+            await recorder.record(entry("a"))
+            later = recorder.record(entry("b"))
+            assert later.send(None) is not None  # it waits, and the loop does not
+            later.close()
+    assert rows.ids == ["a", "b"]
+
+
+async def test_the_database_is_written_to_in_larger_transactions(rows: Rows, tmp_path: Path):
+    rows.moods = ["hangs"]
+    async with recording(tmp_path) as recorder:
+        await recorder.record(entry("a"))
+        await rows.hanging.wait()
+        rows.hanging.clear()
+        for one in "bcd":
+            await recorder.record(entry(one))
+        rows.moods = ["hangs"]
+        rows.go_on.set()
+        await recorder.flush()
+    assert rows.ids == list("abcd")
+    assert rows.moods == []
+
+
+async def test_while_the_database_is_away_answers_are_stored_in_the_spool(
+    rows: Rows, tmp_path: Path
+):
+    async with recording(tmp_path) as recorder:
+        await recorder.record(entry("a"))
+        await recorder.flush()
+        rows.mood = "fails"
+        await recorder.record(entry("b"))
+        await until(lambda: recorder.status.num_entries == 1)
+        await recorder.record(entry("c"))
+        assert recorder.status.state == "spooling"
+        rows.mood = "well"
+        await until(lambda: recorder.status.state == "ok")
+        await recorder.record(entry("d"))
+    assert rows.ids == list("abcd")
+    assert left_in(tmp_path) == []
+
+
+async def test_a_transaction_that_hangs_makes_no_duplicates(rows: Rows, tmp_path: Path):
+    rows.moods = ["hangs"]
+    async with recording(tmp_path, patience_s=0.01) as recorder:
+        await recorder.record(entry("a"))
+        await rows.hanging.wait()
+        await until(lambda: recorder.status.state == "spooling")
+        await recorder.record(entry("b"))
+        rows.go_on.set()
+        await until(lambda: recorder.status.state == "ok")
+    assert rows.ids == ["a", "b"]
+
+
+async def test_a_process_that_ends_leaves_what_it_acknowledged_to_the_next(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows.mood = "hangs"
+    with monkeypatch.context() as patch:
+        async with recording(tmp_path, timeout_s=0.2) as recorder:
+            await asyncio.gather(*await record_all(recorder, *"ab"))
+            patch.setattr(files.os, "write", full)  # nor does the spool take them at the end
+    assert rows.ids == []
+    rows.mood = "well"
+    rows.go_on.set()
+    async with recording(tmp_path) as recorder:
+        assert recorder.status.num_entries == 2
+        await recorder.record(entry("c"))
+    assert rows.ids == list("abc")
+    assert left_in(tmp_path) == []
+
+
+async def test_what_the_journal_alone_has_is_replayed(
+    patched: Callable[[Rows], Rows], tmp_path: Path
+):
+    journal = Journal(tmp_path)
+    journal.open()
+    journal.append([encode(entry("a")), encode(entry("b"))])
+    journal.close()
+    rows = patched(Rows())
+    async with recording(tmp_path) as recorder:
+        await recorder.record(entry("c"))
+    assert rows.ids == list("abc")
+    assert left_in(tmp_path) == []
+
+
+async def test_an_answer_that_the_database_refuses_later_is_kept_in_a_file(
+    rows: Rows, tmp_path: Path
+):
+    rows.poison = {"b"}
+    async with recording(tmp_path) as recorder:
+        await asyncio.gather(*await record_all(recorder, *"abc"))
+        await until(lambda: recorder.status.num_refused == 1)
+        await until(lambda: recorder.status.state == "ok")
+        await recorder.record(entry("d"))
+    assert rows.ids == list("acd")
+    [aside] = left_in(tmp_path)
+    assert aside.suffix == ".refused"
+
+
+@pytest.mark.parametrize("trouble", ["full", "broken"])
+async def test_without_room_in_the_journal_answers_wait_for_the_database(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+):
+    journal = Journal(tmp_path, max_bytes=10 if trouble == "full" else 2**20)
+    if trouble == "broken":
+        monkeypatch.setattr(files.os, "write", full)
+    rows.moods = ["hangs"]
+    async with recording(tmp_path, journal=journal) as recorder:
+        [waiting] = await record_all(recorder, "a")
+        await rows.hanging.wait()
+        assert not waiting.done()
+        rows.go_on.set()
+        await waiting
+        with recorder.reserve():
+            await recorder.record(entry("b"))
+    assert rows.ids == ["a", "b"]
+
+
+@pytest.mark.parametrize("when_full", ["refuse", "serve_unlogged"])
+async def test_a_spool_without_room_drops_nothing_that_the_journal_has(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when_full: WhenFull
+):
+    async with recording(tmp_path, max_bytes=0, when_full=when_full) as recorder:
+        rows.mood = "fails"
+        await asyncio.gather(*await record_all(recorder, *"ab"))
+        await until(lambda: recorder.status.state == "full")
+        if when_full == "refuse":
+            with pytest.raises(LogUnavailable):
+                await recorder.record(entry("c"))
+        assert recorder.status.num_unlogged == 0
+        rows.mood = "well"
+        await until(lambda: recorder.status.state == "ok")
+        await recorder.flush()
+        await recorder.record(entry("d"))
+    assert rows.ids == list("abd")
+
+
+async def test_flush_returns_at_once_where_nothing_waits(tmp_path: Path, rows: Rows):
+    async with recording(tmp_path) as recorder:
+        await recorder.flush()
+        await Line().flush(0)
+    assert rows.ids == []
