@@ -41,6 +41,7 @@ vllm:e2e_request_latency_seconds_bucket{engine="0",le="0.3",model_name="base"} 7
 
 async def test_an_answer_is_counted(app: Watched) -> None:
     assert (await app.ask()).status_code == 200
+    await app.parts.recorder.flush()
     found = await app.scrape()
     assert found["ttrl_requests_total", ("chat", "200")] == 1
     assert found["ttrl_request_seconds_count", ("chat",)] == 1

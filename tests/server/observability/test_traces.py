@@ -25,6 +25,7 @@ async def telling(tmp_path: Path, sqlite_template: Path) -> AsyncGenerator[Watch
 
 
 async def row(app: Watched) -> Query:
+    await app.parts.recorder.flush()
     async with app.parts.database.transaction(write=False) as session:
         return (await session.scalars(select(Query))).one()
 
