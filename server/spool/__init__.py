@@ -1,1 +1,1 @@
-"""The log's local spool: where entries wait on disk while the database does not take them."""
+"""The log's files: where entries are before the database has them, and while it takes none."""
