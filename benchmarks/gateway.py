@@ -1,13 +1,14 @@
 """What the gateway costs in front of an engine that costs nothing: latency, requests and streams a
 second, memory; against the engine alone, a bare relay, and the LiteLLM proxy.
 
-    python -m benchmarks.gateway [--only latency|throughput|stream|memory] [--short] [--report]
+    python -m benchmarks.gateway [--only PART] [--short] [--report]
 
 The gateway checks keys and fields and logs durably, except where a side is called `unlogged`. Sides
 take turns within a round, a ratio or difference is that of one round, and what is claimed is the
 median over rounds. The load comes from a process of its own. The parts:
 
 - latency: requests come by the clock, 100 a second.
+- awake: the same while no core goes to sleep between two requests (benchmarks/awake.py).
 - throughput: 64 clients ask again as soon as they are answered.
 - stream: streams a second, of events that come at once and of events 5 ms apart; and the time to
   the first event, at 20 streams a second.
@@ -27,6 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.awake import awake
 from benchmarks.gateway_report import claims, report
 from benchmarks.gateway_sides import FOLDER, Side, sides
 from benchmarks.load import Seen
@@ -85,6 +87,12 @@ def latency(effort: Effort) -> dict[str, Any]:
             return side.load(side.whole(), **_open(effort, RATE, number))
 
         return {"rounds": by_turns(list(ways.values()), measure, effort.rounds, what="latency")}
+
+
+def latency_awake(effort: Effort) -> dict[str, Any]:
+    """As `latency`, without what sleeping cores cost every side."""
+    with awake():
+        return latency(effort)
 
 
 def throughput(effort: Effort) -> dict[str, Any]:
@@ -152,6 +160,7 @@ def _closed(effort: Effort, *, clients: int = CLIENTS) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Effort], dict[str, Any]]] = {
     "latency": latency,
+    "awake": latency_awake,
     "throughput": throughput,
     "stream": stream,
     "memory": memory,

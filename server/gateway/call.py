@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -54,6 +55,7 @@ class Call:
     first_byte_ms: float | None = None
     seen: Observed = field(default_factory=Observed)
     leaving: Leaving | None = None
+    digest: str | None = None  # of the prompt: its fingerprint, once somebody has asked for it
 
     @property
     def request_id(self) -> str:
@@ -102,6 +104,8 @@ class Call:
             self.version,
             tenant=self.caller.cache_salt,
         )
+        if self.asked.store:  # when the request is on its way: there is time while the engine works
+            asyncio.get_running_loop().call_soon(self._fingerprint)
         trace = self.seen.trace
         return asking if trace is None else trace.engine_call(asking, headers)
 
@@ -158,6 +162,11 @@ class Call:
             seen.trace.asked(self.asked.model, self.asked.params, self.asked.prompt)
             seen.trace.answered(self.answer_id, self.version.label, self.transcript.answers())
 
+    def _fingerprint(self) -> str:
+        if self.digest is None:
+            self.digest = fingerprint(self.asked.prompt)
+        return self.digest
+
     def _entry(self, status: Status) -> LogEntry:
         asked, usage = self.asked, self.transcript.usage
         reason = asked.reason if status == "ok" else status
@@ -166,7 +175,7 @@ class Call:
             tenant_id=self.caller.tenant_id,
             route=asked.route,
             prompt=asked.prompt,
-            fingerprint=fingerprint(asked.prompt),
+            fingerprint=self._fingerprint(),
             eligible=reason is None,
             reason=reason,
             params=asked.params,
