@@ -13,6 +13,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -23,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from server.errors import BadRequest, HeadersTooLarge, ServerFull, TTRLError
-from server.leaving import LEAVING, Leaving
+from server.leaving import ARRIVED, LEAVING, Leaving
 
 LOOK_EVERY_S: Final = 1.0
 MAX_PIPELINED: Final = 16  # requests that a client sends before it has read an answer
@@ -93,6 +94,11 @@ class Watch:
         self.open.discard(longest)
         longest.transport.abort()
         return True
+
+
+def _arrived(cycle: RequestResponseCycle) -> bytes | None:
+    """See `server.leaving.ARRIVED`."""
+    return None if cycle.more_body else bytes(cycle.body)
 
 
 class JoinedWrites:
@@ -271,6 +277,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, cycle))
+        cycle.scope[ARRIVED] = partial(_arrived, cycle)  # pyright: ignore[reportGeneralTypeIssues]
         cycle.scope[LEAVING] = self._leaving = Leaving()  # pyright: ignore[reportGeneralTypeIssues]
         super()._start_asgi_task(cycle, app)
 

@@ -1,6 +1,8 @@
-"""How a request's handler learns that its client has left: from the connection, which knows first.
+"""What a request's handler learns from the connection, which knows first: that the client has left,
+and that the body is there.
 
-ASGI says it through `receive`, for which a handler that is busy needs a task of its own.
+ASGI says the one through `receive`, for which a handler that is busy needs a task of its own, and
+the other in a message, for which it needs a bound on the time.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 LEAVING: Final = "ttrl.leaving"  # in the ASGI scope
+ARRIVED: Final = "ttrl.arrived"  # likewise: a call gives the body, or None if more is to come
 
 
 class Leaving:

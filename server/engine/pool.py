@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic
+from types import TracebackType
 from typing import Literal
 
 from server.engine.choice import choose
@@ -59,26 +60,13 @@ class Engine:
         finally:
             self.in_flight -= 1
 
-    @asynccontextmanager
-    async def waiting(self) -> AsyncGenerator[None]:
+    def waiting(self) -> Patience:
         """Wait for an answer in the block, but no longer than others may do better.
 
         Raises:
             PutAside: the engine was put aside while another one is ready.
         """
-        patience = asyncio.timeout(None)
-        try:
-            async with patience:
-                self.unanswered.add(patience)
-                try:
-                    yield
-                finally:
-                    self.unanswered.discard(patience)
-        except TimeoutError:
-            if patience.expired():
-                raise PutAside from None
-            raise
-        self.heard_at = monotonic()
+        return Patience(self)
 
     def give_up(self) -> None:
         """End the waiting of all whom the engine has not answered."""
@@ -120,6 +108,36 @@ class Engine:
 
 Reconcile = Callable[[Engine], Awaitable[bool]]
 IsAlive = Callable[[Engine], Awaitable[bool]]
+
+
+class Patience:
+    """See `Engine.waiting`. Not a generator: every request goes through it."""
+
+    __slots__ = ("_engine", "_timeout")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._engine.unanswered.add(self._timeout)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._engine.unanswered.discard(self._timeout)
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            if self._timeout.expired():
+                raise PutAside from None
+            raise
+        if kind is None:
+            self._engine.heard_at = monotonic()
 
 
 class EnginePool:

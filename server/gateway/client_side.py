@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope
 
 from server.config import Settings
 from server.errors import BodyTooLarge, BodyTooSlow, Unauthorized
-from server.leaving import Leaving
+from server.leaving import ARRIVED, Leaving
 
 
 class ClientLeft(Exception):
@@ -52,6 +52,17 @@ async def read_body(
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise _too_large(max_bytes)
+    arrived = scope.get(ARRIVED)
+    body = None if arrived is None else arrived()
+    if body is None:
+        body = await _receive_body(receive, settings, max_bytes)
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
+
+
+async def _receive_body(receive: Receive, settings: Settings, max_bytes: int) -> bytes:
+    """As it comes; what is too long is not read to its end."""
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             message = await _next_message(receive)
@@ -64,8 +75,6 @@ async def read_body(
                 body = bytes(parts)
     except TimeoutError:
         raise BodyTooSlow("The body did not arrive in time.") from None
-    if len(body) > max_bytes:
-        raise _too_large(max_bytes)
     return body
 
 
