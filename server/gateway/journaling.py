@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 QUICK_S: Final = 0.005  # a disk that takes longer is not waited for on the loop
 WARY_S: Final = 1.0  # for so long afterwards
+SMALL_BYTES: Final = 64 * 2**10  # nor is a longer record written there
 MAX_BATCH: Final = 256
 
 T = TypeVar("T")
@@ -66,7 +67,8 @@ class Journaling:
         the calls, with None where the disk did not take it. `alone`: nobody else waits for the
         loop, so it may wait for the disk.
         """
-        if alone and self._writer is None and perf_counter() >= self._wary_until:
+        may_wait = alone and len(payload) <= SMALL_BYTES and perf_counter() >= self._wary_until
+        if may_wait and self._writer is None:
             self._keep_now(payload, then)
             return
         self._line.append((payload, then))

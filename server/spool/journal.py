@@ -51,7 +51,8 @@ class Journal:
         self._root = root
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
-        self._lock = Lock()
+        self._writing = Lock()  # held while the disk works
+        self._books = Lock()  # never: whoever forgets a record waits for nobody's disk
         self._claim: Claim | None = None
         self._num_bytes = 0
         self._file: AppendedFile | None = None  # of `_last`, while it is added to
@@ -80,32 +81,33 @@ class Journal:
                 the process had died before they were answered.
         """
         data = b"".join(map(frame, payloads))
-        with self._lock:
-            if self._num_bytes + len(data) > self._max_bytes:
-                raise SpoolFull
+        if self._num_bytes + len(data) > self._max_bytes:
+            raise SpoolFull
+        with self._writing:
             file, segment = self._open_segment()
             try:
                 file.append(data)
             except OSError:
                 self._seal()
                 raise
-            segment.size += len(data)
-            segment.num_entries += len(payloads)
-            self._num_bytes += len(data)
+            with self._books:
+                segment.num_entries += len(payloads)
+                segment.size += len(data)
+                self._num_bytes += len(data)
             if segment.size >= self._segment_bytes:
                 self._seal()
-            return [Kept(self, segment)] * len(payloads)
+        return [Kept(self, segment)] * len(payloads)
 
     def forget(self, segment: Segment) -> None:
         """One of the segment's records is not needed any more."""
-        with self._lock:
+        with self._books:
             segment.num_entries -= 1
             if segment is not self._last:
                 self._remove_if_done(segment)
 
     def close(self) -> None:
         """Remove what is not needed; leave the rest to the process that starts next."""
-        with self._lock:
+        with self._writing:
             self._seal()
             if self._claim is not None:
                 self._claim.release()
@@ -122,12 +124,13 @@ class Journal:
 
     def _seal(self) -> None:
         """Let the next record begin a new segment."""
-        segment, self._last = self._last, None
         if self._file is not None:
             self._file.close()
             self._file = None
-        if segment is not None:
-            self._remove_if_done(segment)
+        with self._books:
+            segment, self._last = self._last, None
+            if segment is not None:
+                self._remove_if_done(segment)
 
     def _remove_if_done(self, segment: Segment) -> None:
         if segment.num_entries:

@@ -111,6 +111,16 @@ async def test_a_slow_disk_is_not_waited_for_on_the_loop(
     assert rows.ids == ["a", "b"]
 
 
+async def test_a_long_answer_is_not_written_on_the_loop(rows: Rows, tmp_path: Path):
+    long = entry("a", prompt=["x" * journaling_module.SMALL_BYTES])
+    async with recording(tmp_path) as recorder:
+        with recorder.reserve():
+            later = recorder.record(long)
+            assert later.send(None) is not None
+            later.close()
+    assert rows.ids == ["a"]
+
+
 async def test_the_database_is_written_to_in_larger_transactions(rows: Rows, tmp_path: Path):
     rows.moods = ["hangs"]
     async with recording(tmp_path) as recorder:
