@@ -24,6 +24,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from adapters.training.short_attention import MOST_KEYS, ShortAttention, added
+
 NAME = "packed"
 # What an attention may be asked for beyond scaled products; none of it is done here.
 REFUSED = ("softcap", "s_aux", "sliding_window", "position_bias")
@@ -173,11 +175,26 @@ def _attend_rows(
     rows = _to_rows(query, packing.own)
     rows = rows.reshape(num_rows, num_kv, stacked * longest, depth)
     key, value = (_all_keys(part, packing) for part in keys)
-    made = scaled_dot_product_attention(
-        rows, key, value, attn_mask=mask.repeat(1, 1, stacked, 1), scale=scaling
-    )
+    made = _attend(rows, key, value, mask, scaling)
     made = made.view(num_rows, num_kv, stacked, longest, depth).permute(0, 3, 1, 2, 4)
     return _Gather.apply(made.reshape(num_rows * longest, -1, depth), packing.own.slots)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None
+) -> Tensor:
+    """There are so and so many times the mask's queries, one heap after the other."""
+    times = query.shape[2] // mask.shape[2]
+    is_short = query.device.type == "cpu" and key.shape[2] <= MOST_KEYS
+    is_exact = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(
+        "cpu"
+    )
+    if is_short and is_exact:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return ShortAttention.apply(query, key, value, added(mask, query.dtype), scale)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask.repeat(1, 1, times, 1), scale=scaling
+    )
 
 
 def _all_keys(packed: Tensor, packing: Layout) -> Tensor:

@@ -116,12 +116,17 @@ def _alone(places: list[int], query: Tensor, key: Tensor, value: Tensor) -> Tens
     return (scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value).transpose(0, 1)
 
 
+@pytest.mark.parametrize("most_keys", [0, 128], ids=["torch's kernel", "short"])
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS.keys())
-def test_attention_and_its_gradients_are_those_of_each_sample_alone(groups: Any) -> None:
+def test_attention_and_its_gradients_are_those_of_each_sample_alone(
+    monkeypatch: pytest.MonkeyPatch, groups: Any, most_keys: int
+) -> None:
     import torch
 
+    from adapters.training import packing
     from adapters.training.packing import Group, attention, layout_of
 
+    monkeypatch.setattr(packing, "MOST_KEYS", most_keys)
     torch.manual_seed(3)
     size = sum(prefix + sum(lengths) for prefix, lengths in groups)
     shapes = ((1, 4, size, 8), (1, 2, size, 8), (1, 2, size, 8))
