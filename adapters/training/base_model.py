@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from adapters.base_digest import base_digest
+from adapters.training.norms import fuse_norms
 from adapters.training.packing import try_packing
 from adapters.training.parallel import Workers
 
@@ -116,6 +117,7 @@ def load_base(
     auto: Any = AutoModelForCausalLM  # its stubs do not know what it returns
     loaded = auto.from_pretrained(folder, config=config, dtype=weights_dtype)
     loaded.to(target).requires_grad_(False).eval()
+    fuse_norms(loaded)
     if gradient_checkpointing:
         checkpoint_gradients(loaded)
     return BaseModel(

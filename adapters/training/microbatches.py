@@ -2,9 +2,10 @@
 
 Where the model can be packed (packing.py), a micro-batch is one row of tokens without padding. The
 samples of a group share their prompt, so it is computed once for all of them: its tokens but the
-last are the *prefix* of their micro-batch. Samples whose prompt few others have are packed whole.
-Where it cannot, each sample is a row, padded to the longest of its micro-batch. A sample's last
-token is only predicted, never read.
+last are their *prefix*. Samples whose prompt no other has are packed whole. Small groups share a
+row, because a row that is too short costs more a token. Where the model cannot be packed, each
+sample is a row, padded to the longest of its micro-batch. A sample's last token is only predicted,
+never read.
 """
 
 from __future__ import annotations
@@ -12,17 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from adapters.batch import TrainSample
-from adapters.training.packing import Layout, layout_of
+from adapters.training.packing import Group, Layout, layout_of
 
 PADDING_ID = 0  # never seen: attention is causal and padding is on the right
-MIN_SHARED = 4  # samples of one prompt from which a micro-batch of their own pays
 
 T = TypeVar("T")
 
@@ -73,6 +73,20 @@ def check_advantages(samples: Sequence[TrainSample]) -> None:
                 raise ValueError(f"sample {index}: {name} that are not finite")
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Samples that go together, sorted by length, the longest first."""
+
+    indices: tuple[int, ...]
+    prefix: int  # tokens of the prompt that are computed once for all of them
+    longest: int  # own tokens of the first
+
+    @property
+    def area(self) -> int:
+        """Own tokens, where each sample counts as the longest."""
+        return len(self.indices) * self.longest
+
+
 def microbatches(
     samples: Sequence[TrainSample],
     *,
@@ -83,14 +97,23 @@ def microbatches(
     """Split a batch: no part has more tokens than the budget (in the attention of a packed one, and
     all through a padded one, each sample counts as the longest), unless one sample has.
 
-    A shared prefix is not counted: were it, a long one would be computed once for each sample.
+    The prefix of a group that has a row for itself is not counted: were it, a long one would be
+    computed once for each sample.
     """
+    parts = list(_parts(samples, token_budget, packed))
+    for row in _rows(parts, token_budget) if packed else [[part] for part in parts]:
+        yield _micro_batch(samples, row, packed, device)
+
+
+def _parts(samples: Sequence[TrainSample], token_budget: int, packed: bool) -> Iterator[_Part]:
+    """Groups, those that are too large in as many parts as needed, of one size."""
     for indices, prefix in _groups(samples, packed):
         rest = sorted(indices, key=lambda index: -_num_tokens(samples[index]))
         while rest:
-            most = max(1, token_budget // (_num_tokens(samples[rest[0]]) - prefix))
-            size = -(-len(rest) // -(-len(rest) // most))  # as many parts as needed, of one size
-            yield _micro_batch(samples, rest[:size], prefix, packed, device)
+            longest = _num_tokens(samples[rest[0]]) - prefix
+            most = max(1, token_budget // longest)
+            size = -(-len(rest) // -(-len(rest) // most))
+            yield _Part(tuple(rest[:size]), prefix, longest)
             rest = rest[size:]
 
 
@@ -101,11 +124,30 @@ def _groups(samples: Sequence[TrainSample], packed: bool) -> Iterator[tuple[list
     for index, sample in enumerate(samples):
         by_prompt.setdefault(tuple(sample.prompt_ids), []).append(index)
     for prompt, indices in by_prompt.items():
-        if packed and len(prompt) > 1 and len(indices) >= MIN_SHARED:
+        if packed and len(prompt) > 1 and len(indices) > 1:
             yield indices, len(prompt) - 1
         else:
             rest.extend(indices)
     yield rest, 0
+
+
+def _rows(parts: Sequence[_Part], token_budget: int) -> list[list[_Part]]:
+    """Each part goes into the first row that has room for it, the largest parts first."""
+    rows: list[list[_Part]] = []
+    for part in sorted(parts, key=lambda part: -part.area - part.prefix):
+        for row in rows:
+            if _row_tokens([*row, part]) <= token_budget:
+                row.append(part)
+                break
+        else:
+            rows.append([part])
+    return rows
+
+
+def _row_tokens(row: Sequence[_Part]) -> int:
+    """What the parts have in one row, if each sample counts as the longest."""
+    num_samples = sum(len(part.indices) for part in row)
+    return num_samples * max(part.longest for part in row) + sum(part.prefix for part in row)
 
 
 def _num_tokens(sample: TrainSample) -> int:
@@ -114,42 +156,51 @@ def _num_tokens(sample: TrainSample) -> int:
 
 
 def _micro_batch(
-    samples: Sequence[TrainSample],
-    indices: list[int],
-    prefix: int,
-    packed: bool,
-    device: torch.device,
+    samples: Sequence[TrainSample], row: Sequence[_Part], packed: bool, device: torch.device
 ) -> MicroBatch:
+    indices = tuple(index for part in row for index in part.indices)
     chosen = [samples[index] for index in indices]
-    rows = [[*s.prompt_ids[prefix:], *s.completion_ids[:-1]] for s in chosen]
-    lengths = [len(row) for row in rows]
+    shared = [part.prefix for part in row for _ in part.indices]
+    read = [
+        [*sample.prompt_ids[prefix:], *sample.completion_ids[:-1]]
+        for sample, prefix in zip(chosen, shared, strict=True)
+    ]
+    lengths = [len(tokens) for tokens in read]
     if packed:
-        layout = layout_of(prefix, lengths, device)
-        input_ids = [[*chosen[0].prompt_ids[:prefix], *(token for row in rows for token in row)]]
-        starts = [prefix + start for start in accumulate(lengths[:-1], initial=0)]
+        prefixes = _flat(samples[part.indices[0]].prompt_ids[: part.prefix] for part in row)
+        layout = layout_of(_layout_groups(row, lengths), device)
+        input_ids = [[*prefixes, *_flat(read)]]
+        starts = list(accumulate(lengths[:-1], initial=len(prefixes)))
     else:
         layout, longest = None, max(lengths)
-        input_ids = [row + [PADDING_ID] * (longest - len(row)) for row in rows]
-        starts = list(range(0, len(rows) * longest, longest))
+        input_ids = [tokens + [PADDING_ID] * (longest - len(tokens)) for tokens in read]
+        starts = list(range(0, len(read) * longest, longest))
     return MicroBatch(
-        indices=tuple(indices),
+        indices=indices,
         lengths=tuple(len(sample.completion_ids) for sample in chosen),
         layout=layout,
         input_ids=torch.tensor(input_ids, device=device),
-        positions=torch.tensor(_positions(chosen, starts, prefix), device=device),
+        positions=torch.tensor(_positions(chosen, starts, lengths), device=device),
         targets=torch.tensor(_flat(s.completion_ids for s in chosen), device=device),
         inference_logprobs=_numbers((s.inference_logprobs for s in chosen), device),
         advantages=_numbers((s.advantages for s in chosen), device),
     )
 
 
-def _positions(chosen: Sequence[TrainSample], starts: Sequence[int], prefix: int) -> list[int]:
+def _layout_groups(row: Sequence[_Part], lengths: Sequence[int]) -> list[Group]:
+    rest = iter(lengths)
+    return [Group(part.prefix, tuple(islice(rest, len(part.indices)))) for part in row]
+
+
+def _positions(
+    chosen: Sequence[TrainSample], starts: Sequence[int], lengths: Sequence[int]
+) -> list[int]:
     """Of the tokens that predict: the prompt's last and all of the completion but its last."""
-    return [
-        start + len(sample.prompt_ids) - prefix - 1 + at
-        for sample, start in zip(chosen, starts, strict=True)
-        for at in range(len(sample.completion_ids))
-    ]
+    ends = [start + length for start, length in zip(starts, lengths, strict=True)]
+    return _flat(
+        range(end - len(sample.completion_ids), end)
+        for sample, end in zip(chosen, ends, strict=True)
+    )
 
 
 def _flat(lists: Iterable[Sequence[T]]) -> list[T]:

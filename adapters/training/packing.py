@@ -1,10 +1,11 @@
-"""Several samples in one row of tokens, without padding, and their common prompt only once.
+"""Several samples in one row of tokens, without padding, and each common prompt only once.
 
 Everything in a decoder but the attention looks at one token at a time. So a micro-batch is a single
-row: first the prompt's tokens that all its samples share (the *prefix*), then what each sample has
-of its own. Linear layers and norms see no padding and no token twice. The attention alone puts the
-samples' own tokens into a rectangle, lets them attend to the prefix and to what came before them,
-and the prefix to itself (Prefix Grouper, arXiv 2506.05433, with exact gradients).
+row: first the prompts' tokens that several of its samples share (the *prefixes*), one after the
+other, then what each sample has of its own. Linear layers and norms see no padding and no token
+twice. The attention alone puts the samples' own tokens into a rectangle, lets them attend to their
+prefix and to what came before them, and each prefix to itself (Prefix Grouper, arXiv 2506.05433,
+with exact gradients, and for several prompts at a time).
 
 It is registered with transformers as an attention of its own, and the layout of the row travels to
 it as an argument of the model's call.
@@ -13,14 +14,17 @@ it as an argument of the model's call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from adapters.training.short_attention import MOST_KEYS, ShortAttention, added
 
 NAME = "packed"
 # What an attention may be asked for beyond scaled products; none of it is done here.
@@ -31,31 +35,82 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Samples with a common prefix."""
+
+    prefix: int  # its tokens, 0 for none
+    lengths: tuple[int, ...]  # own tokens of each sample
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Where some of a row's tokens are as rows of one length, `longest`, filled up on the right."""
+
+    num_rows: int
+    longest: int
+    slots: Tensor  # (tokens,) where each is in the flat rectangle
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the samples are in a row of T tokens, of which the first `prefix` belong to all."""
+    """Where things are in a row of T tokens. The first `split` belong to prefixes."""
 
-    prefix: int
-    lengths: tuple[int, ...]  # own tokens of each sample; prefix and these sum to T
+    split: int
     position_ids: Tensor  # (1, T)
-    slots: Tensor  # (T - prefix,) where each own token is in the flat rectangle
-    mask: Tensor | None  # (longest, prefix + longest) what attends to what; None: one sample
+    prefixes: Rectangle | None  # None: one prefix, or none
+    own: Rectangle  # a row for each sample
+    owners: Tensor | None  # (samples,) whose prefix each has, where there are several
+    mask: Tensor | None  # what own tokens attend to, for each sample or all; None: one sample
 
 
-def layout_of(prefix: int, lengths: Sequence[int], device: torch.device) -> Layout:
-    """The layout of a prefix and samples with so many tokens of their own."""
-    longest = max(lengths)
-    slots = [row * longest + at for row, length in enumerate(lengths) for at in range(length)]
-    positions = [*range(prefix), *(prefix + at for length in lengths for at in range(length))]
+def layout_of(groups: Sequence[Group], device: torch.device) -> Layout:
+    """The layout of a row: all groups' prefixes, then all groups' samples."""
+    sizes = [group.prefix for group in groups]
+    lengths = [length for group in groups for length in group.lengths]
+    starts = [group.prefix for group in groups for _ in group.lengths]
+    own = _rectangle(lengths, device)
+    begins = (range(size) for size in sizes)
+    goes_on = (range(at, at + length) for at, length in zip(starts, lengths, strict=True))
+    several = len(groups) > 1
     mask = None
     if len(lengths) > 1:
-        mask = torch.ones(longest, prefix + longest, dtype=torch.bool, device=device).tril(prefix)
+        shared = torch.tensor(starts if several else starts[:1], device=device)
+        mask = _mask(shared, max(sizes), own.longest)
     return Layout(
-        prefix=prefix,
-        lengths=tuple(lengths),
-        position_ids=torch.tensor([positions], device=device),
-        slots=torch.tensor(slots, device=device),
+        split=sum(sizes),
+        position_ids=torch.tensor([_chained((*begins, *goes_on))], device=device),
+        prefixes=_rectangle(sizes, device) if several else None,
+        own=own,
+        owners=_owners(groups, device) if several else None,
         mask=mask,
     )
+
+
+def _chained(lists: Iterable[Iterable[int]]) -> list[int]:
+    return list(chain.from_iterable(lists))
+
+
+def _owners(groups: Sequence[Group], device: torch.device) -> Tensor:
+    owners = [at for at, group in enumerate(groups) for _ in group.lengths]
+    return torch.tensor(owners, device=device)
+
+
+def _rectangle(lengths: Sequence[int], device: torch.device) -> Rectangle:
+    longest = max(lengths)
+    slots = _chained(
+        range(row * longest, row * longest + length) for row, length in enumerate(lengths)
+    )
+    return Rectangle(len(lengths), longest, torch.tensor(slots, device=device))
+
+
+def _mask(prefixes: Tensor, widest: int, longest: int) -> Tensor:
+    """(n, 1, longest, widest + longest) bool, for samples with n lengths of prefixes: a token
+    attends to the prefix, not to what fills it up to the widest, and to what came before it.
+    """
+    shape = (len(prefixes), longest, widest)
+    shared = torch.arange(widest, device=prefixes.device) < prefixes[:, None, None]
+    past = torch.ones(longest, longest, dtype=torch.bool, device=prefixes.device).tril()
+    return torch.cat([shared.expand(shape), past.expand(shape[0], -1, -1)], dim=-1)[:, None]
 
 
 def attention(
@@ -74,12 +129,26 @@ def attention(
         raise ValueError("this model's attention cannot be packed")
     if packing.mask is None:  # one sample: the row is its sequence
         return _causal(query, key, value, scaling).transpose(1, 2), None
-    split = packing.prefix
+    split = packing.split
     own = _attend_rows(query[0, :, split:], (key[0], value[0]), packing, packing.mask, scaling)
     if not split:
         return own[None], None
-    first = _causal(query[:, :, :split], key[:, :, :split], value[:, :, :split], scaling)
-    return torch.cat([first[0].transpose(0, 1), own])[None], None
+    first = _attend_prefixes(
+        query[:, :, :split], key[:, :, :split], value[:, :, :split], packing, scaling
+    )
+    return torch.cat([first, own])[None], None
+
+
+def _attend_prefixes(
+    query: Tensor, key: Tensor, value: Tensor, packing: Layout, scaling: float | None
+) -> Tensor:
+    """(split, heads, d) of the prefixes' tokens."""
+    rectangle = packing.prefixes
+    if rectangle is None:
+        return _causal(query, key, value, scaling)[0].transpose(0, 1)
+    query, key, value = (_to_rows(part[0], rectangle) for part in (query, key, value))
+    made = _causal(query, key, value, scaling).transpose(1, 2)
+    return _Gather.apply(made.flatten(0, 1), rectangle.slots)
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -95,37 +164,57 @@ def _attend_rows(
     mask: Tensor,
     scaling: float | None,
 ) -> Tensor:
-    """(T - prefix, heads, d) of the samples' own tokens.
+    """(T - split, heads, d) of the samples' own tokens.
 
     Query heads that share a key head are laid one after the other as if they were more tokens, so
     that keys and values are not repeated for them.
     """
-    num_rows, longest = len(packing.lengths), mask.shape[0]
+    num_rows, longest = packing.own.num_rows, packing.own.longest
     num_kv, depth = keys[0].shape[0], query.shape[-1]
     stacked = query.shape[0] // num_kv
-    rows = _spread(query.transpose(0, 1), packing.slots, num_rows * longest)
-    rows = rows.view(num_rows, longest, num_kv, stacked, depth).permute(0, 2, 3, 1, 4)
+    rows = _to_rows(query, packing.own)
     rows = rows.reshape(num_rows, num_kv, stacked * longest, depth)
-    key, value = (_all_keys(part, packing, num_rows, longest) for part in keys)
-    made = scaled_dot_product_attention(
-        rows, key, value, attn_mask=mask.repeat(stacked, 1), scale=scaling
-    )
+    key, value = (_all_keys(part, packing) for part in keys)
+    made = _attend(rows, key, value, mask, scaling)
     made = made.view(num_rows, num_kv, stacked, longest, depth).permute(0, 3, 1, 2, 4)
-    return _Gather.apply(made.reshape(num_rows * longest, -1, depth), packing.slots)
+    return _Gather.apply(made.reshape(num_rows * longest, -1, depth), packing.own.slots)
 
 
-def _all_keys(packed: Tensor, packing: Layout, num_rows: int, longest: int) -> Tensor:
-    """(rows, kv heads, prefix + longest, d) from (kv heads, T, d)."""
-    split = packing.prefix
-    own = _spread(packed[:, split:].transpose(0, 1), packing.slots, num_rows * longest)
-    own = own.view(num_rows, longest, *own.shape[1:]).transpose(1, 2)
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None
+) -> Tensor:
+    """There are so and so many times the mask's queries, one heap after the other."""
+    times = query.shape[2] // mask.shape[2]
+    is_short = query.device.type == "cpu" and key.shape[2] <= MOST_KEYS
+    is_exact = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(
+        "cpu"
+    )
+    if is_short and is_exact:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return ShortAttention.apply(query, key, value, added(mask, query.dtype), scale)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask.repeat(1, 1, times, 1), scale=scaling
+    )
+
+
+def _all_keys(packed: Tensor, packing: Layout) -> Tensor:
+    """(samples, kv heads, widest prefix + longest, d) from (kv heads, T, d)."""
+    split = packing.split
+    own = _to_rows(packed[:, split:], packing.own)
     if not split:
         return own
-    return torch.cat([packed[None, :, :split].expand(num_rows, -1, -1, -1), own], dim=2)
+    if packing.prefixes is None or packing.owners is None:
+        shared = packed[None, :, :split].expand(len(own), -1, -1, -1)
+    else:
+        shared = _to_rows(packed[:, :split], packing.prefixes)[packing.owners]
+    return torch.cat([shared, own], dim=2)
 
 
-def _spread(tokens: Tensor, slots: Tensor, size: int) -> Tensor:
-    return _Spread.apply(tokens, slots, size)
+def _to_rows(tokens: Tensor, rectangle: Rectangle) -> Tensor:
+    """(rows, heads, longest, d) from (heads, tokens, d)."""
+    size = rectangle.num_rows * rectangle.longest
+    rows = _Spread.apply(tokens.transpose(0, 1), rectangle.slots, size)
+    return rows.view(rectangle.num_rows, rectangle.longest, *rows.shape[1:]).transpose(1, 2)
 
 
 class _Spread(torch.autograd.Function):
@@ -166,7 +255,7 @@ def try_packing(model: Any) -> bool:
     prefix = rows.new_tensor([2, 1])
     whole = torch.cat([prefix.expand(3, -1), rows], dim=1)
     plain = decoder(input_ids=whole, use_cache=False).last_hidden_state[:, 2:]
-    layout = layout_of(2, (3, 3, 3), model.device)
+    layout = layout_of([Group(2, (3, 3, 3))], model.device)
     AttentionInterface.register(NAME, attention)
     try:
         model.set_attn_implementation(NAME)

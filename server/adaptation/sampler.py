@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from server.adaptation.tokens import TokenCache
 from server.engine.client import Completion
 from server.engine.integrity import Verify, is_published
 from server.engine.pool import Engine, EnginePool, PutAside
@@ -62,6 +63,7 @@ class Sampler:
         self._patience_s = patience_s
         self._verify = verify
         self._loading: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._tokens = TokenCache()
 
     async def sample(
         self, policy: Policy, prompt_ids: Sequence[int], draw: Draw
@@ -125,7 +127,11 @@ class Sampler:
 
     async def tokenize(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Token ids of a chat, by the engine's own template."""
-        return await self._ask_an_engine(lambda engine: engine.client.tokenize(messages))
+        if (known := self._tokens.get(messages)) is not None:
+            return known
+        found = await self._ask_an_engine(lambda engine: engine.client.tokenize(messages))
+        self._tokens.put(messages, found)
+        return found
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until an engine is ready, but no longer than this; whether one is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,20 @@ import pytest
 from adapters.batch import LearnerConfig, TrainSample
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from adapters.training.microbatches import MicroBatch
 
 pytestmark = pytest.mark.train
 
 CONFIG = LearnerConfig(rank=4, alpha=8, learning_rate=1e-2, token_budget=40, kl_coef=0.1)
+GROUPS = {
+    "several": [(3, (2, 4)), (5, (1,)), (0, (3, 2)), (1, (6, 1, 2))],
+    "no prefixes": [(0, (3, 2)), (0, (4,))],
+    "one": [(4, (2, 3, 1))],
+    "one sample": [(2, (3,))],
+    "one sample each": [(2, (3,)), (7, (1,))],
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +65,96 @@ def test_the_bundled_kind_of_model_is_packed(float32_base: Any, bfloat16_base: A
     assert bfloat16_base.packed
 
 
-@pytest.mark.parametrize("token_budget", [1, 23, 10_000])
+@pytest.fixture
+def many() -> list[TrainSample]:
+    """Groups of one to five samples, in no order, with prompts and completions of many lengths."""
+    rng = random.Random(11)
+
+    def tokens(count: int) -> list[int]:
+        return [rng.randrange(64) for _ in range(count)]
+
+    made: list[TrainSample] = []
+    for size, length in ((1, 1), (4, 1), (2, 9), (5, 3), (3, 30), (4, 5), (1, 12), (2, 4)):
+        prompt = tokens(length)
+        for completion in (tokens(rng.choice([1, 3, 8, 20])) for _ in range(size)):
+            logprobs = [-rng.uniform(1, 7) for _ in completion]
+            advantage = rng.choice([0.75, -0.25, 0.5])
+            made.append(TrainSample(prompt, completion, logprobs, [advantage] * len(completion)))
+    rng.shuffle(made)
+    return made
+
+
+def separately(groups: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The attention of a row, (1, T, heads, d), one sequence at a time."""
+    import torch
+
+    split = at = sum(prefix for prefix, _ in groups)
+    before, firsts, owns = 0, [], []
+    for prefix, lengths in groups:
+        first = list(range(before, before + prefix))
+        before += prefix
+        firsts.append(_alone(first, query, key, value))
+        for length in lengths:
+            whole = [*first, *range(at, at + length)]
+            at += length
+            owns.append(_alone(whole, query, key, value)[prefix:])
+    made = torch.cat([*firsts, *owns])
+    assert len(made) == at
+    assert split <= at
+    return made[None]
+
+
+def _alone(places: list[int], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(places, heads, d): softmax as in the books."""
+    import torch
+
+    repeated = query.shape[1] // key.shape[1]
+    query, key, value = (part[0, :, places] for part in (query, key, value))
+    key, value = (part.repeat_interleave(repeated, dim=0) for part in (key, value))
+    scores = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5
+    hidden = torch.ones_like(scores, dtype=torch.bool).triu(1)
+    return (scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value).transpose(0, 1)
+
+
+@pytest.mark.parametrize("most_keys", [0, 128], ids=["torch's kernel", "short"])
+@pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS.keys())
+def test_attention_and_its_gradients_are_those_of_each_sample_alone(
+    monkeypatch: pytest.MonkeyPatch, groups: Any, most_keys: int
+) -> None:
+    import torch
+
+    from adapters.training import packing
+    from adapters.training.packing import Group, attention, layout_of
+
+    monkeypatch.setattr(packing, "MOST_KEYS", most_keys)
+    torch.manual_seed(3)
+    size = sum(prefix + sum(lengths) for prefix, lengths in groups)
+    shapes = ((1, 4, size, 8), (1, 2, size, 8), (1, 2, size, 8))
+    parts = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    layout = layout_of([Group(*group) for group in groups], torch.device("cpu"))
+    query, key, value = parts
+    if len(groups) == 1 and len(groups[0][1]) == 1:  # the row is one sequence
+        groups = [(0, (size,))]
+    ours, _ = attention(None, query, key, value, None, packing=layout)
+    theirs = separately(groups, query, key, value)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn_like(ours)
+    for one, other in zip(
+        torch.autograd.grad((ours * weights).sum(), parts),
+        torch.autograd.grad((theirs * weights).sum(), parts),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("token_budget", [1, 23, 64, 10_000])
+@pytest.mark.parametrize("which", ["samples", "many"])
 def test_scores_are_those_of_padded_samples(
-    policy: Any, padded: Any, samples: list[TrainSample], token_budget: int
+    request: pytest.FixtureRequest, policy: Any, padded: Any, which: str, token_budget: int
 ) -> None:
     from adapters.training.update import score
 
+    samples = request.getfixturevalue(which)
     settings: dict[str, Any] = {"under": "base", "temperature": 0.9, "token_budget": token_budget}
     for ours, theirs in zip(
         score(policy, samples, **settings), score(padded, samples, **settings), strict=True
@@ -67,13 +162,15 @@ def test_scores_are_those_of_padded_samples(
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+@pytest.mark.parametrize("which", ["samples", "many"])
 def test_updates_are_those_of_padded_samples(
-    policy: Any, padded: Any, samples: list[TrainSample]
+    request: pytest.FixtureRequest, policy: Any, padded: Any, which: str
 ) -> None:
     import torch
 
     from adapters.training.update import update
 
+    samples = request.getfixturevalue(which)
     for one in (policy, padded):
         one.open(CONFIG, None, None)
     for _ in range(2):
@@ -104,37 +201,50 @@ def test_gradient_checkpointing_changes_no_number(
         assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-5)
 
 
-def test_no_token_is_read_twice_and_none_is_padding(samples: list[TrainSample]) -> None:
-    found = parts(samples, 10_000, packed=True)
-    shared = [batch for batch in found if batch.layout is not None and batch.layout.prefix]
-    assert len(shared) == 2
-    read = sum(batch.input_ids.numel() for batch in found)
-    whole = sum(len(s.prompt_ids) + len(s.completion_ids) - 1 for s in samples)
-    spared = sum(
-        batch.layout.prefix * (len(batch.lengths) - 1)
-        for batch in shared
-        if batch.layout is not None
-    )
-    assert read == whole - spared
+def test_no_token_is_read_twice_and_none_is_padding(many: list[TrainSample]) -> None:
+    whole = sum(len(s.prompt_ids) + len(s.completion_ids) - 1 for s in many)
+    prompts = Counter(tuple(s.prompt_ids) for s in many)
+    spared = sum((len(prompt) - 1) * (count - 1) for prompt, count in prompts.items())
+    [row] = parts(many, 10_000, packed=True)
+    assert row.input_ids.numel() == whole - spared
+
+
+@pytest.mark.parametrize("token_budget", [1, 20, 45, 100])
+def test_no_row_is_over_the_budget_but_a_group_that_has_one_alone(
+    many: list[TrainSample], token_budget: int
+) -> None:
+    for batch in parts(many, token_budget, packed=True):
+        prompts = {tuple(many[index].prompt_ids) for index in batch.indices}
+        assert batch.layout is not None
+        if len(prompts) > 1:
+            assert batch.input_ids.numel() <= token_budget
+        elif len(batch.indices) > 1:
+            assert batch.input_ids.numel() <= token_budget + batch.layout.split
+
+
+def test_small_groups_share_rows() -> None:
+    pairs = [TrainSample([at // 2, 5, 6], [7, 8, 9], [], []) for at in range(24)]
+    rows = parts(pairs, 50, packed=True)
+    assert [len(row.indices) for row in rows] == [12, 12]  # a pair has 2 tokens, and 3 twice
 
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("token_budget", [1, 12, 30, 10_000])
 def test_every_target_is_predicted_by_the_token_before_it(
-    samples: list[TrainSample], token_budget: int, packed: bool
+    many: list[TrainSample], token_budget: int, packed: bool
 ) -> None:
     seen: list[int] = []
-    for batch in parts(samples, token_budget, packed=packed):
-        assert batch.lengths == tuple(len(samples[i].completion_ids) for i in batch.indices)
+    for batch in parts(many, token_budget, packed=packed):
+        assert batch.lengths == tuple(len(many[i].completion_ids) for i in batch.indices)
         before = batch.input_ids.flatten()[batch.positions].tolist()
         targets = batch.targets.tolist()
         for index, length in zip(batch.indices, batch.lengths, strict=True):
-            sample = samples[index]
+            sample = many[index]
             assert targets[:length] == sample.completion_ids
             assert before[:length] == [sample.prompt_ids[-1], *sample.completion_ids[:-1]]
             before, targets = before[length:], targets[length:]
         seen.extend(batch.indices)
-    assert sorted(seen) == list(range(len(samples)))
+    assert sorted(seen) == list(range(len(many)))
 
 
 def test_a_sliding_window_is_not_packed(model_dir: Path, tmp_path: Path) -> None:

@@ -79,3 +79,14 @@ async def test_samples_of_an_engine_that_is_put_aside_are_drawn_elsewhere(
         await engines.pool.check(wedged)
         assert engines.pool.aside == ["engine 1: It does not generate any more."]
         assert [len(samples) for samples in await asyncio.gather(*waiting)] == [2, 2]
+
+
+async def test_an_engine_is_asked_for_the_tokens_of_a_chat_once(engines: Engines) -> None:
+    def asked() -> int:
+        return sum(len(fake.received("/tokenize")) for fake in engines.fakes)
+
+    sampler, before = Sampler(engines.pool, patience_s=0), asked()
+    chats = [[{"role": "user", "content": text}] for text in ("hi", "ho", "hi", "hi")]
+    tokens = [await sampler.tokenize(chat) for chat in chats]
+    assert tokens[0] == tokens[2] == tokens[3] != tokens[1]
+    assert asked() - before == 2
