@@ -17,6 +17,7 @@ from server.spool.journal import Kept
 RETRY_FULL_S: Final = 5  # what a client is told
 WINDOW_S: Final = 0.05
 MAX_BATCH: Final = 256  # entries of one transaction
+LONG: Final = 3 * MAX_BATCH
 CROWD_PER_S: Final = 400.0  # where so many entries come, a transaction waits a moment for company:
 GATHER_S: Final = 0.004
 LEISURE_S: Final = 0.05  # and so long where nobody waits for it
@@ -77,6 +78,11 @@ class Line:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether more waits than a few transactions take."""
+        return len(self._waiting) >= LONG
 
     def put(self, waiting: Waiting) -> None:
         """Let an entry stand at the end."""

@@ -205,11 +205,12 @@ class Recorder:
 
     def _hand_in(self, waiting: Waiting) -> None:
         """Put an entry in line, through the journal where there is one and nothing is behind it:
-        a spool is replayed after it, so newer entries must not stand before older ones.
+        a spool is replayed after it, so newer entries must not stand before older ones. Nor where
+        the database is behind, which callers are to feel before places run out.
         """
         journal = self._journal
         is_behind = self._spooler.is_on or self._backlog.num_entries > 0
-        if journal is None or (is_behind and not journal.is_writing):
+        if journal is None or (is_behind and not journal.is_writing) or self._line.is_long:
             self._put_in_line(waiting)
             return
         try:

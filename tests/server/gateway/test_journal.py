@@ -13,6 +13,7 @@ import pytest
 from server.db.engine import Database
 from server.errors import LogUnavailable
 from server.gateway import journaling as journaling_module
+from server.gateway import line as line_module
 from server.gateway.journaling import Journaling
 from server.gateway.line import Line
 from server.gateway.recorder import Recorder, WhenFull
@@ -119,6 +120,23 @@ async def test_a_long_answer_is_not_written_on_the_loop(rows: Rows, tmp_path: Pa
             assert later.send(None) is not None
             later.close()
     assert rows.ids == ["a"]
+
+
+async def test_callers_wait_for_a_database_that_is_far_behind(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(line_module, "LONG", 2)
+    rows.moods = ["hangs"]
+    async with recording(tmp_path) as recorder:
+        await recorder.record(entry("a"))
+        await rows.hanging.wait()
+        await asyncio.gather(*await record_all(recorder, "b", "c"))
+        [waiting] = await record_all(recorder, "d")
+        await until(lambda: recorder.num_waiting == 3)
+        assert not waiting.done()
+        rows.go_on.set()
+        await waiting
+    assert rows.ids == list("abcd")
 
 
 async def test_the_database_is_written_to_in_larger_transactions(rows: Rows, tmp_path: Path):
