@@ -65,7 +65,7 @@ class Database:
         """Whether `insert` is there: on a SQLite file it is."""
         return True in self._threads
 
-    async def insert(self, make: Callable[[], Sequence[sqlite.Rows]]) -> None:
+    async def insert(self, make: Callable[[], Sequence[sqlite.Statement]]) -> None:
         """Insert what `make` makes, in one transaction: the cheapest way of all. See `has_insert`.
         `make` is called in another thread.
         """

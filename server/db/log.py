@@ -184,13 +184,10 @@ def _touch(connection: Connection) -> bool:
     return True
 
 
-def _prepared(entries: Sequence[LogEntry]) -> list[sqlite_file.Rows]:
+def _prepared(entries: Sequence[LogEntry]) -> list[sqlite_file.Statement]:
     """Inserts of queries and answers."""
     queries, answers = _rows(entries)
-    return [
-        (PREPARED_QUERIES.sql, [PREPARED_QUERIES.values(row) for row in queries]),
-        (PREPARED_ANSWERS.sql, [PREPARED_ANSWERS.values(row) for row in answers]),
-    ]
+    return [*PREPARED_QUERIES.statements(queries), *PREPARED_ANSWERS.statements(answers)]
 
 
 def insert_missing_entries(connection: Connection, entries: Sequence[LogEntry]) -> None:

@@ -19,8 +19,8 @@ from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
 
-Rows = tuple[str, Sequence[tuple[Any, ...]]]
-"""An insert, and the parameters of each of its rows."""
+Statement = tuple[str, tuple[Any, ...]]
+"""An insert, and its parameters."""
 
 PROBE_BYTES: Final = 256 * 2**10  # more than a page or two, which the disk may still have
 
@@ -98,21 +98,21 @@ class TransactionThread:
         """Run `work` in one transaction. A caller that leaves does not stop it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
-    async def insert(self, make: Callable[[], Sequence[Rows]]) -> None:
+    async def insert(self, make: Callable[[], Sequence[Statement]]) -> None:
         """Insert what `make` makes, in one transaction. It is called in the thread. Errors are
         those of `run`; a caller that leaves does not stop it.
         """
         await asyncio.get_running_loop().run_in_executor(self._thread, self._insert, make)
 
-    def _insert(self, make: Callable[[], Sequence[Rows]]) -> None:
+    def _insert(self, make: Callable[[], Sequence[Statement]]) -> None:
         """Past SQLAlchemy, which takes as long for a transaction of one row as SQLite does."""
-        rows = make()
+        statements = make()
         connection: Any = self._connected().connection.driver_connection
         try:
             cursor = connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")
-            for statement, values in rows:
-                cursor.executemany(statement, values)
+            for statement, values in statements:
+                cursor.execute(statement, values)
             connection.commit()
         except sqlite3.Error as error:
             self._forget()

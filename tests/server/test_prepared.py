@@ -118,13 +118,38 @@ async def test_an_insert_is_whole_or_not_at_all(tmp_path: Path):
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}")
     async with database.engine.begin() as connection:
         await connection.execute(text("CREATE TABLE t (x INTEGER PRIMARY KEY)"))
-    statement = "INSERT INTO t VALUES (?)"
-    await database.insert(lambda: [(statement, [(1,), (2,)])])
+    one, two = "INSERT INTO t VALUES (?)", "INSERT INTO t VALUES (?), (?)"
+    await database.insert(lambda: [(two, (1, 2))])
     with pytest.raises(IntegrityError):
-        await database.insert(lambda: [(statement, [(3,)]), (statement, [(1,)])])
+        await database.insert(lambda: [(one, (3,)), (one, (1,))])
     with pytest.raises(OverflowError):
-        await database.insert(lambda: [(statement, [(4,), (2**70,)])])
-    await database.insert(lambda: [(statement, [(5,)]), (statement, [])])
+        await database.insert(lambda: [(one, (4,)), (one, (2**70,))])
+    await database.insert(lambda: [(one, (5,))])
     kept = await database.run(lambda c: c.execute(text("SELECT x FROM t")).scalars().all())
     assert kept == [1, 2, 5]
     await database.close()
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 7, 8, 72, 200])
+def test_many_rows_are_a_few_statements_in_their_order(num_rows: int) -> None:
+    rows = [
+        {
+            "query_id": str(number),
+            "choice": number,
+            "text": "",
+            "tool_calls": None,
+            "finish_reason": None,
+            "reasoning": None,
+        }
+        for number in range(num_rows)
+    ]
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    made = list(PREPARED_ANSWERS.statements(rows))
+    with engine.begin() as connection:
+        for statement, parameters in made:
+            connection.exec_driver_sql(statement, parameters)
+        stored = list(connection.scalars(text("SELECT choice FROM answers ORDER BY rowid")))
+    engine.dispose()
+    assert stored == list(range(num_rows))
+    assert len(made) <= num_rows // 64 + 8 + 7
