@@ -39,14 +39,13 @@ class Tally:
 
 def report(found: Sequence[Found]) -> None:
     """Print the table, and write benchmarks/results/corruption.json."""
-    arms = list(dict.fromkeys(one["arm"] for one in found))
     rows = {
         side: summary([one for one in found if one["side"] in parts])
         for side, parts in SIDES.items()
         if found
     }
     claims = [_claim(side, row) for side, row in rows.items()] if _is_complete(found) else []
-    _print(arms, rows, claims)
+    _print(rows, claims)
     if claims:
         lost = [_told(one) for one in found if _change(one).corrupted]
         print(write_result("corruption", claims, {**rows, "corrupted": lost}))
@@ -179,14 +178,12 @@ def _told(one: Found) -> dict[str, Any]:
     }
 
 
-def _print(
-    arms: Sequence[str], rows: Mapping[str, Mapping[str, Any]], claims: Sequence[Claim]
-) -> None:
+def _print(rows: Mapping[str, Mapping[str, Any]], claims: Sequence[Claim]) -> None:
     table = Table("prompts", "arm", "corrupted", "by seed", "rate", "95 %", "learned", "pass@1")
     table.add_column("default's share of it")
     for side, row in rows.items():
-        for arm in arms:
-            counts, against = row["arms"][arm], row["against"].get(arm)
+        for arm, counts in row["arms"].items():
+            against = row["against"].get(arm)
             table.add_row(
                 side,
                 arm,

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import corruption_report
 from benchmarks.corruption import NUM_FRESH, fresh, sides
-from benchmarks.corruption_report import over_questions, rate, summary, tally
+from benchmarks.corruption_report import over_questions, rate, report, summary, tally
 from benchmarks.estimators import NUM_TRAFFIC, held_out, traffic
+from benchmarks.result import Claim
 from demo.questions import ADDITION, Question
 
 
@@ -83,3 +86,26 @@ def test_the_seeds_of_a_question_are_drawn_together() -> None:
     assert len(tallies) == 2
     found = over_questions(tallies, lambda drawn: rate(drawn, "default"))
     assert found == {"mean": 0.5, "low": 0.0, "high": 1.0}
+
+
+def test_claims_are_made_of_arms_that_were_asked_the_same_questions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[tuple[Sequence[Claim], dict[str, Any]]] = []
+
+    def write(_name: str, claims: Sequence[Claim], data: dict[str, Any]) -> Path:
+        written.append((claims, data))
+        return Path("corruption.json")
+
+    monkeypatch.setattr(corruption_report, "write_result", write)
+    found = [
+        one(arm, "a", before=20, after=0) | {"side": side}
+        for arm in ("majority", "default")
+        for side in ("trained", "fresh")
+    ]
+    report(found[:3])
+    assert not written
+    report(found)
+    ((claims, data),) = written
+    assert [claim.value for claim in claims] == [1.0, 1.0, 1.0]
+    assert {(lost["says"], lost["share"]) for lost in data["corrupted"]} == {("8", 1.0)}
