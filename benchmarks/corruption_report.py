@@ -2,7 +2,10 @@
 
 A solvable prompt is one of which at least .3 of the samples were right before, a corrupted one of
 these has less than .15 right after (adapters.quality.count_changes). Fresh questions are the same
-for all seeds, so what is drawn anew for an interval is a question with all its seeds and arms.
+for all seeds, so what is drawn anew for an interval is a question with all its seeds and arms. That
+is too short for a handful of prompts and has no width at all for none, so the ratio has an exact
+interval, too (Clopper and Pearson 1934): of all that either arm corrupts, how many are ours, where
+each of them is taken to be by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import comb, fsum
 from random import Random
 from typing import Any
 
@@ -69,6 +73,7 @@ def summary(found: Sequence[Found]) -> dict[str, Any]:
         "against": {
             other: {
                 "ratio": interval(lambda drawn, other=other: ratio(drawn, other)),
+                "exact": exact(_corrupted(tallies, OURS), _corrupted(tallies, other)),
                 "difference": interval(
                     lambda drawn, other=other: rate(drawn, OURS) - rate(drawn, other)
                 ),
@@ -118,6 +123,31 @@ def over_questions(
         "low": round(drawn[cut], 5),
         "high": round(drawn[-1 - cut], 5),
     }
+
+
+def exact(ours: int, theirs: int) -> dict[str, float | None]:
+    """The bounds of 95 % of the ratio of two counts; None: there is no upper one."""
+    total = ours + theirs
+    low = _root(lambda p: 0.025 - _tail(total, ours, p)) if ours else 0.0
+    high = _root(lambda p: 1 - _tail(total, ours + 1, p) - 0.025) if theirs else 1.0
+    return {
+        "low": round(low / (1 - low), 5),
+        "high": round(high / (1 - high), 5) if theirs else None,
+    }
+
+
+def _tail(total: int, least: int, p: float) -> float:
+    """The chance of `least` or more successes."""
+    return fsum(comb(total, k) * p**k * (1 - p) ** (total - k) for k in range(least, total + 1))
+
+
+def _root(falling: Callable[[float], float]) -> float:
+    """Where a function that falls between 0 and 1 is zero."""
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return low
 
 
 def _change(one: Found) -> Changes:
@@ -193,7 +223,16 @@ def _print(rows: Mapping[str, Mapping[str, Any]], claims: Sequence[Claim]) -> No
                 f"{counts['rate']['low']:.4f}-{counts['rate']['high']:.4f}",
                 f"{counts['learned']}/{counts['unsolved']}",
                 f"{counts['pass_at_1']:.3f}",
-                "{mean:.2f} ({low:.2f}-{high:.2f})".format(**against["ratio"]) if against else "",
+                _bounds(against) if against else "",
             )
     Console(width=150).print(table)
     show_claims(claims)
+
+
+def _bounds(against: Mapping[str, Any]) -> str:
+    ratio_, sure = against["ratio"], against["exact"]
+    most = "" if sure["high"] is None else f"{sure['high']:.2f}"
+    return (
+        f"{ratio_['mean']:.2f} ({ratio_['low']:.2f}-{ratio_['high']:.2f},"
+        f" exact {sure['low']:.2f}-{most})"
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import corruption_report
 from benchmarks.corruption import NUM_FRESH, fresh, sides
-from benchmarks.corruption_report import over_questions, rate, report, summary, tally
+from benchmarks.corruption_report import exact, over_questions, rate, report, summary, tally
 from benchmarks.estimators import NUM_TRAFFIC, held_out, traffic
 from benchmarks.result import Claim
 from demo.questions import ADDITION, Question
@@ -86,6 +86,20 @@ def test_the_seeds_of_a_question_are_drawn_together() -> None:
     assert len(tallies) == 2
     found = over_questions(tallies, lambda drawn: rate(drawn, "default"))
     assert found == {"mean": 0.5, "low": 0.0, "high": 1.0}
+
+
+def test_the_exact_bounds_of_a_ratio_of_counts() -> None:
+    # Clopper-Pearson of 1 in 11: .0023 to .4128; of 0 in 9: 0 to .3363.
+    assert exact(1, 10) == {
+        "low": pytest.approx(0.0023, abs=1e-4),
+        "high": pytest.approx(0.703, abs=1e-3),
+    }
+    assert exact(0, 9) == {"low": 0.0, "high": pytest.approx(0.5067, abs=1e-3)}
+
+
+def test_an_arm_that_corrupts_nothing_bounds_no_ratio() -> None:
+    assert exact(3, 0)["high"] is None
+    assert exact(0, 0) == {"low": 0.0, "high": None}
 
 
 def test_claims_are_made_of_arms_that_were_asked_the_same_questions(
