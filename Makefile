@@ -111,6 +111,7 @@ $(AUDIT)/.ready: .ci/audit/requirements.txt $(READY)
 
 bench-estimators: setup ## learning from votes, arm against arm (an hour; can be stopped and gone on with)
 	$(BIN)/python -m benchmarks.estimators
+	$(BIN)/python -m benchmarks.corruption
 
 bench-gate: setup ## the gate on updates of known effect, which bench-estimators leaves
 	$(BIN)/python -m benchmarks.gate

@@ -6,7 +6,9 @@
 Each arm and seed is one cell, stored when it is done under var/bench/estimators; what is stored is
 not run again, so the benchmark can be stopped and gone on with. Questions to learn from differ from
 seed to seed, held-out questions are the same for all and were never asked, and both are the demo's.
-`--again` draws anew what the weights of stored cells answer, and trains nothing.
+`--again` draws anew what the weights of stored cells answer, and trains nothing. What the close
+arms corrupt is too rare for these samples: benchmarks.corruption measures it on many prompts, from
+the weights that are left here.
 """
 
 from __future__ import annotations
@@ -121,7 +123,7 @@ async def _after(
     lane: Lane, arm: Arm, seed: int, curve: Sequence[Mapping[str, float]]
 ) -> dict[str, Any]:
     """What the weights that a run came to answer; they are still in its folder."""
-    learned = await _settled(lane, arm, curve) if arm.average else _last(lane)
+    learned = await come_to(lane, arm, curve)
     num_samples = CLOSE_SAMPLES if arm.name in CLOSE else SAMPLES
     questions = traffic(arm.kind, seed)[:NUM_MEASURED]
     after = {
@@ -129,7 +131,12 @@ async def _after(
         "traffic": await lane.answers(learned, arm, questions, SAMPLES, "traffic after"),
     }
     await lane.bench.sampler.forget(learned.engine_name)
-    return {side: _plain(answered) for side, answered in after.items()}
+    return {side: plain(answered) for side, answered in after.items()}
+
+
+async def come_to(lane: Lane, arm: Arm, curve: Sequence[Mapping[str, float]]) -> Policy:
+    """The weights that a run came to."""
+    return await _settled(lane, arm, curve) if arm.average else _last(lane)
 
 
 def _last(lane: Lane) -> Policy:
@@ -165,12 +172,13 @@ async def _measured(
             "held_out": await lane.answers(bench.start, arm, fresh, SAMPLES, "before"),
             "traffic": await lane.answers(bench.start, arm, questions, SAMPLES, "traffic before"),
         }
-        path.write_text(json.dumps({side: _plain(found) for side, found in before.items()}))
+        path.write_text(json.dumps({side: plain(found) for side, found in before.items()}))
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
-def _plain(answered: Sequence[Answered]) -> list[list[Any]]:
+def plain(answered: Sequence[Answered]) -> list[list[Any]]:
+    """As JSON."""
     return [[a.truth, list(a.answers)] for a in answered]
 
 
