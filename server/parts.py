@@ -132,6 +132,7 @@ class Parts:
             registry=self.registry,
             clock=self.clock,
             identity_dir=self.identity_dir,
+            flush_log=self.recorder.flush,
             warmer=Warmer(self.pool, timeout_s=self.settings.swap_warm_s),
         )
 

@@ -33,6 +33,7 @@ async def trigger_cycle(
     A worker takes it up as soon as it can. A tenant has at most one pending or running cycle.
     """
     seed = None if body is None else body.seed
+    await deps.flush_log()  # what was asked before counts
     async with deps.database.transaction() as session:
         tenant = await sql.require_tenant(session, name)
         cycle = await cycles.enqueue(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, cast
@@ -52,6 +52,7 @@ class AdminDeps:
     registry: Loader
     clock: Clock
     identity_dir: Path  # version 0's directory
+    flush_log: Callable[[], Awaitable[None]]  # until the rows of this process's answers are there
     warmer: Warmer | None = None  # for promotions
 
 

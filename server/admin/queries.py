@@ -28,6 +28,7 @@ async def list_queries(
 
     A page ends early where its queries are long.
     """
+    await deps.flush_log()
     async with deps.database.transaction(write=False) as session:
         tenant = await sql.require_tenant(session, name)
         found = await sql.list_queries(

@@ -73,6 +73,7 @@ class AdminWorld:
         self.loader = RecordingLoader()
         self.pool = FakePool()
         self.clock = TickingClock()
+        self.num_flushed = 0  # times that the log was waited for
         self.directory = TenantDirectory(
             database,
             digest=self.keys.digest,
@@ -89,10 +90,14 @@ class AdminWorld:
             registry=self.loader,
             clock=self.clock,
             identity_dir=data_dir,
+            flush_log=self._flush_log,
         )
         self.app = FastAPI()
         install_error_handlers(self.app)
         self.app.include_router(admin_router(deps))
+
+    async def _flush_log(self) -> None:
+        self.num_flushed += 1
 
     @property
     def transport(self) -> httpx.ASGITransport:

@@ -121,3 +121,13 @@ async def test_a_page_has_bounds(lite_api: httpx.AsyncClient, limit: str):
 
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "limit"
+
+
+async def test_the_log_is_waited_for_before_it_is_read_or_learned_from(
+    api: httpx.AsyncClient, world: AdminWorld
+):
+    await new_tenant(api)
+    await api.get("/tenants/adder/queries")
+    assert world.num_flushed == 1
+    await api.post("/tenants/adder/cycles")
+    assert world.num_flushed == 2
