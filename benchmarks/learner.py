@@ -11,7 +11,8 @@ does by default; ours samples from a supervised vLLM. The parts:
   The first step of each is a warm-up. A ratio is that of one round's medians, and what is claimed
   is the median over rounds.
 - quality: from the untouched model until held-out pass@1 is .75, with the evaluations off the
-  clock. Starting up is not on the clock either; it is in the data.
+  clock. Starting up is not on the clock either; it is in the data. `twice` is two updates of each
+  batch, which both sides can do; looks at held-out questions come after two updates everywhere.
 
 Each part is stored when it is done under var/bench/learner; what is stored is not run again, so the
 benchmark can be stopped and gone on with. `--report` only reads.
@@ -38,6 +39,7 @@ COST_STEPS = 5
 QUALITY_STEPS = 40
 AHEAD_STEPS = 20  # all of them are done, and evaluated afterwards
 AHEAD = ("--ahead", "--threads", "1")  # the engine has the other core meanwhile
+TWICE = ("--updates", "2")  # of a batch; TRL counts each of them as a step
 EVALUATION = ("--evaluate-every", "2", "--held-out-samples", "8", "--target", "0.75")
 PARTS = ("losses", "cost", "quality")
 
@@ -73,8 +75,13 @@ def runs(files: Files, *, rounds: int, seeds: int) -> Iterator[Run]:
             yield Run("quality", (*_ours("learn", out), "--arm", arm, *steps), out)
         out, steps_ahead = files.quality("ahead", seed), ("--steps", str(AHEAD_STEPS), *until)
         yield Run("quality", (*_ours("learn", out), "--arm", "default", *steps_ahead, *AHEAD), out)
+        out, each = files.quality("twice", seed), ("--evaluate-every", "1")
+        options = ("--arm", "default", *steps_ahead, *AHEAD, *TWICE, *each)
+        yield Run("quality", (*_ours("learn", out), *options), out)
         out = files.quality("trl", seed)
         yield Run("quality", (*_trl("train", out), *steps), out)
+        out = files.quality("trl-twice", seed)
+        yield Run("quality", (*_trl("train", out), *steps, *TWICE), out)
 
 
 def _trl(module: str, out: Path) -> tuple[str, ...]:

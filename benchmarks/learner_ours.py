@@ -20,6 +20,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from msgspec.structs import replace as replace_config
+
 from adapters.batch import (
     LearnerConfig,
     Open,
@@ -139,7 +141,8 @@ async def learn(arguments: argparse.Namespace) -> None:
     arm = ARMS[arguments.arm]
     if arm.name == "majority":  # TRL's groups; the default has a size of its own
         arm = replace(arm, samples=SAMPLES)
-    arm = replace(arm, ahead=arguments.ahead)
+    learner = replace_config(arm.config, minibatches=arguments.updates)
+    arm = replace(arm, ahead=arguments.ahead, learner=learner)
     folder = arguments.out.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     async with workbench(
@@ -253,6 +256,7 @@ def options() -> argparse.Namespace:
     updating.add_argument("--batches", type=Path, required=True)
     learning.add_argument("--arm", choices=("majority", "default"), required=True)
     learning.add_argument("--ahead", action="store_true", help="sample a batch ahead")
+    learning.add_argument("--updates", type=int, default=1, help="of a batch")
     learning.add_argument("--steps", type=int, required=True)
     learning.add_argument("--seed", type=int, required=True)
     learning.add_argument("--evaluate-every", type=int, default=0, help="steps; 0: never")

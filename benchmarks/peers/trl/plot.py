@@ -14,9 +14,11 @@ from matplotlib import pyplot as plt
 
 SIDES = {
     "trl": ("TRL GRPOTrainer, majority", "tab:gray"),
+    "trl-twice": ("the same, two updates of each batch", "black"),
     "majority": ("ours, majority", "tab:orange"),
     "default": ("ours, default (harmony over views)", "tab:blue"),
     "ahead": ("ours, default with a batch ahead", "tab:green"),
+    "twice": ("the same, two updates of each batch", "tab:red"),
 }
 
 

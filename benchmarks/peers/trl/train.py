@@ -45,6 +45,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--micro-batch", type=int, default=32)
+    parser.add_argument("--updates", type=int, default=1, help="of a batch; each is a step here")
     parser.add_argument("--batches", type=Path, help="folder to write what each step trained on")
     parser.add_argument("--evaluate-every", type=int, default=0, help="steps; 0: never")
     parser.add_argument("--held-out", type=int, default=64, help="questions of an evaluation")
@@ -211,8 +212,8 @@ def pass_at_1(
 
 
 def config(arguments: argparse.Namespace) -> GRPOConfig:
-    """The same learning as ours: centred rewards, token mean, one update per batch, no KL."""
-    total = arguments.prompts * arguments.samples
+    """The same learning as ours: centred rewards, token mean, no KL."""
+    passes = arguments.prompts * arguments.samples // arguments.micro_batch
     return GRPOConfig(
         output_dir=str(arguments.out.parent / "trl-output"),
         use_cpu=True,
@@ -220,7 +221,8 @@ def config(arguments: argparse.Namespace) -> GRPOConfig:
         seed=arguments.seed,
         max_steps=arguments.steps,
         per_device_train_batch_size=arguments.micro_batch,
-        gradient_accumulation_steps=total // arguments.micro_batch,
+        gradient_accumulation_steps=passes // arguments.updates,
+        steps_per_generation=passes,
         num_generations=arguments.samples,
         max_completion_length=arguments.max_tokens,
         mask_truncated_completions=True,
