@@ -97,8 +97,11 @@ class Watch:
 
 
 def _arrived(cycle: RequestResponseCycle) -> bytes | None:
-    """See `server.leaving.ARRIVED`."""
-    return None if cycle.more_body else bytes(cycle.body)
+    """See `server.leaving.ARRIVED`. A connection that idles afterwards does not keep the body."""
+    if cycle.more_body:
+        return None
+    body, cycle.body = bytes(cycle.body), bytearray()
+    return body
 
 
 class JoinedWrites:
@@ -129,7 +132,9 @@ class JoinedWrites:
         return self._transport.is_closing()
 
     def close(self) -> None:
-        """Asyncio's."""
+        """Asyncio's. A head whose body will never come goes out all the same."""
+        if self._head is not None and not self._is_open:
+            self._transport.write(self._head)
         self._transport.close()
 
 
@@ -276,7 +281,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
-        cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, cycle))
+        if cycle.scope["method"] != "HEAD":  # whose answer is a head only
+            cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, cycle))
         cycle.scope[ARRIVED] = partial(_arrived, cycle)  # pyright: ignore[reportGeneralTypeIssues]
         cycle.scope[LEAVING] = self._leaving = Leaving()  # pyright: ignore[reportGeneralTypeIssues]
         super()._start_asgi_task(cycle, app)

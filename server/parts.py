@@ -96,6 +96,7 @@ class Parts:
                 timeout_s=settings.log_timeout_s,
                 patience_s=settings.log_patience_s,
                 when_full=settings.log_when_full,
+                is_alone=lambda: metrics.in_flight <= 1,
                 on_commit=metrics.committed,
             ),
             metrics=metrics,

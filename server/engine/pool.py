@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic
@@ -17,6 +16,7 @@ from server.engine.choice import choose
 from server.engine.client import EngineClient
 from server.engine.turns import Turns
 from server.errors import EngineSilent, EngineUnavailable, TTRLError
+from server.held import Held
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +49,19 @@ class Engine:
     heard_at: float = 0.0  # the last request that it answered
     unanswered: set[asyncio.Timeout] = field(default_factory=set[asyncio.Timeout])
 
-    @contextmanager
-    def busy(self) -> Generator[Engine]:
+    def busy(self) -> Held:
         """Count a request as in flight."""
+        return Held(self.begin, self.end)
+
+    def begin(self) -> None:
+        """A request is in flight."""
         if not self.in_flight:
             self.heard_at = monotonic()  # nobody has waited until now
         self.in_flight += 1
-        try:
-            yield self
-        finally:
-            self.in_flight -= 1
+
+    def end(self) -> None:
+        """It is not any more."""
+        self.in_flight -= 1
 
     def waiting(self) -> Patience:
         """Wait for an answer in the block, but no longer than others may do better.

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from weakref import WeakValueDictionary
 
@@ -24,6 +24,7 @@ from server.engine.integrity import Verify, VersionLike, is_published
 from server.engine.pool import Engine, EnginePool
 from server.engine.probe import ModelProbe
 from server.errors import EngineFailed, EngineSilent, EngineUnavailable, TTRLError
+from server.held import Held
 
 logger = logging.getLogger(__name__)
 
@@ -103,20 +104,21 @@ class AdapterRegistry:
         """The versions that cannot be loaded at the moment."""
         return list(self._failures.values())
 
-    @contextmanager
-    def lease(self, version: VersionLike) -> Generator[None]:
+    def lease(self, version: VersionLike) -> Held:
         """Keep a version loaded while a request uses it: take it before `ensure`."""
         name = version.engine_name
+        return Held(partial(self._lease, name), partial(self._end_lease, name))
+
+    def _lease(self, name: str) -> None:
         self._leases[name] += 1
         self._used_at[name] = self._clock()
-        try:
-            yield
-        finally:
-            self._leases[name] -= 1
-            if not self._leases[name]:
-                del self._leases[name]
-            if name in self._idle_since:
-                self._idle_since[name] = self._clock()
+
+    def _end_lease(self, name: str) -> None:
+        self._leases[name] -= 1
+        if not self._leases[name]:
+            del self._leases[name]
+        if name in self._idle_since:
+            self._idle_since[name] = self._clock()
 
     def forget(self, version: VersionLike, engine: Engine) -> None:
         """The engine said that it does not know this version: `ensure` will load it again."""

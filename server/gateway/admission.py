@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Callable
 from time import monotonic
+from types import TracebackType
 from typing import Final
 
 from starlette.types import Receive
@@ -24,6 +24,7 @@ from server.gateway.client_side import watched
 from server.gateway.fair_queue import FairQueue, Refused, Share, Ticket
 from server.gateway.quota import Quota, Quotas
 from server.gateway.turns import Turns
+from server.held import Held
 from server.tenants import Caller
 
 RETRY_S: Final = 1  # seats come free all the time
@@ -46,8 +47,7 @@ class Admission:
         self._processes = processes
         self._quotas = Quotas(processes)
 
-    @contextmanager
-    def arrive(self, caller: Caller) -> Generator[Visit]:
+    def arrive(self, caller: Caller) -> Visit:
         """Let a request in as far as its body; errors in the block tell what is left to the tenant.
 
         Raises:
@@ -56,15 +56,7 @@ class Admission:
         """
         self.arrived.set()
         quota = self._quotas.of(caller.tenant_id, caller.limits, self.now())
-        visit = Visit(self, caller, quota)
-        try:
-            visit.check()
-            yield visit
-        except TTRLError as error:
-            visit.give_back(with_request=isinstance(error, ServerFull))
-            if quota is not None:
-                error.told_headers = quota.headers(self.now())
-            raise
+        return Visit(self, caller, quota)
 
     def is_serving(self) -> bool:
         """Whether anybody has a seat or waits for one."""
@@ -78,7 +70,7 @@ class Admission:
 
 
 class Visit:
-    """One request that arrived."""
+    """One request that arrived, for the length of a block."""
 
     __slots__ = ("_admission", "_estimate", "_has_counted", "_quota", "_share", "_tenant_id")
 
@@ -90,7 +82,24 @@ class Visit:
         self._has_counted = False
         self._estimate: int | None = None  # of tokens, once they are taken
 
-    def check(self) -> None:
+    def __enter__(self) -> Visit:
+        try:
+            self._check()
+        except TTRLError as error:
+            self._refused(error)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, TTRLError):
+            self._refused(error)
+
+    def _check(self) -> None:
         """Refuse at once what would be refused later, before its body is read.
 
         Raises:
@@ -103,7 +112,16 @@ class Visit:
             self._quota.take_request(self._admission.now())
             self._has_counted = True
 
-    def body(self) -> AbstractContextManager[None]:
+    def _refused(self, error: TTRLError) -> None:
+        """Nothing was generated, so no tokens are counted; a request is where it was let in."""
+        self.settle(0)
+        if self._quota is None:
+            return
+        if isinstance(error, ServerFull) and self._has_counted:
+            self._quota.give_back_request(self._admission.now())
+        error.told_headers = self._quota.headers(self._admission.now())
+
+    def body(self) -> Held:
         """Where a body may be read.
 
         Raises:
@@ -111,32 +129,31 @@ class Visit:
         """
         return self._admission.bodies.take(self._tenant_id)
 
-    @asynccontextmanager
-    async def seat(
-        self, receive: Receive, answers: int = 1, tokens: int = 0
-    ) -> AsyncGenerator[None]:
+    def seat(self, receive: Receive, answers: int = 1, tokens: int = 0) -> Seat:
         """Hold seats for so many answers during the block. `tokens` is what it may come to.
 
         Raises:
             Overloaded, ServerFull: there was none in time, or the tokens are used up.
             ClientLeft: the client left while it waited.
         """
-        admission = self._admission
+        return Seat(self, receive, answers, tokens)
+
+    def enter(self, answers: int, tokens: int) -> Ticket:
+        """A place in the queue. Errors as `seat`."""
         if self._quota is not None:
-            self._quota.take_tokens(tokens, admission.now())
+            self._quota.take_tokens(tokens, self._admission.now())
             self._estimate = tokens
         try:
-            ticket = admission.queue.enter(self._tenant_id, self._share, answers)
+            return self._admission.queue.enter(self._tenant_id, self._share, answers)
         except Refused as refused:
             raise _refusal(refused.why == "own") from None
-        try:
-            if ticket.state == "waiting":
-                await self._wait(ticket, receive)
-            yield
-        finally:
-            admission.queue.leave(ticket)
 
-    async def _wait(self, ticket: Ticket, receive: Receive) -> None:
+    def leave(self, ticket: Ticket) -> None:
+        """Give the place back."""
+        self._admission.queue.leave(ticket)
+
+    async def wait(self, ticket: Ticket, receive: Receive) -> None:
+        """Wait for the ticket's turn. Errors as `seat`."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def take_turn() -> None:
@@ -158,18 +175,43 @@ class Visit:
             self._quota.settle(self._estimate, tokens, self._admission.now())
             self._estimate = None
 
-    def give_back(self, *, with_request: bool) -> None:
-        """Nothing was generated, so no tokens are counted; a request is where it was let in."""
-        self.settle(0)
-        if with_request and self._has_counted and self._quota is not None:
-            self._quota.give_back_request(self._admission.now())
-
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The rate-limit headers of an answer; none where no rate is limited."""
         if self._quota is None:
             return []
         told = self._quota.headers(self._admission.now())
         return [(name.encode(), value.encode()) for name, value in told.items()]
+
+
+class Seat:
+    """See `Visit.seat`."""
+
+    __slots__ = ("_answers", "_receive", "_ticket", "_tokens", "_visit")
+
+    def __init__(self, visit: Visit, receive: Receive, answers: int, tokens: int) -> None:
+        self._visit = visit
+        self._receive = receive
+        self._answers = answers
+        self._tokens = tokens
+        self._ticket: Ticket | None = None
+
+    async def __aenter__(self) -> None:
+        ticket = self._ticket = self._visit.enter(self._answers, self._tokens)
+        if ticket.state == "waiting":
+            try:
+                await self._visit.wait(ticket, self._receive)
+            except BaseException:
+                self._visit.leave(ticket)
+                raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._ticket is not None
+        self._visit.leave(self._ticket)
 
 
 def _refusal(is_own: bool) -> TTRLError:

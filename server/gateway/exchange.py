@@ -7,7 +7,7 @@ stream must stay in hand of one block that ends whatever it began.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from time import perf_counter
 
 from starlette.responses import Response
@@ -50,7 +50,7 @@ class Exchange(Response):
         seen.let_in(caller.tenant_id, caller.tenant)
         if deps.traces is not None:
             seen.trace = deps.traces.begin(scope, seen)
-        with deps.admission.arrive(caller) as visit, ExitStack() as held:
+        with deps.admission.arrive(caller) as visit:
             with visit.body():
                 body = await read_body(scope, receive, deps.settings)
             asked = self._parse(body, deps.settings)
@@ -59,25 +59,25 @@ class Exchange(Response):
             tokens = estimated_tokens(asked, len(body), answers if plan is None else plan.votes)
             async with visit.seat(receive, answers, tokens):
                 version = await deps.tenants.resolve(caller, asked.model)
-                if asked.store:
-                    held.enter_context(deps.recorder.reserve())
-                held.enter_context(deps.registry.lease(version))
-                call = Call(
-                    deps,
-                    caller,
-                    asked,
-                    version,
-                    started,
-                    created_at,
-                    visit.headers(),
-                    seen=seen,
-                    leaving=scope.get(LEAVING),
-                )
-                held.callback(call.sum_up)
-                try:
-                    await self._relay(call, plan, receive, send)
-                except ClientLeft:
-                    seen.has_left = True
+                place = deps.recorder.reserve() if asked.store else nullcontext()
+                with place, deps.registry.lease(version):
+                    call = Call(
+                        deps,
+                        caller,
+                        asked,
+                        version,
+                        started,
+                        created_at,
+                        visit.headers(),
+                        seen=seen,
+                        leaving=scope.get(LEAVING),
+                    )
+                    try:
+                        await self._relay(call, plan, receive, send)
+                    except ClientLeft:
+                        seen.has_left = True
+                    finally:
+                        call.sum_up()
                 visit.settle(used_tokens(call, tokens))  # also of a client that left before the end
 
     async def _relay(self, call: Call, plan: VotePlan | None, receive: Receive, send: Send) -> None:

@@ -109,10 +109,10 @@ async def _store(
     ]
     try:
         async with asyncio.timeout(deps.settings.log_timeout_s):
-            stored = await _stored(deps, caller, said)
+            stored, is_final = await _stored(deps, caller, said)
     except TimeoutError:
         raise Unavailable("Feedback cannot be stored in time.") from None
-    if stored.unknown and deps.recorder.status.state != "ok":
+    if stored.unknown and not is_final:
         # They may be in the spool. What was stored is not stored twice when all of it comes again.
         raise Unavailable(
             "Answers are waiting to be logged, perhaps this one too. Send the feedback again.",
@@ -122,15 +122,21 @@ async def _store(
     return [None if row is None else _rendered(row) for row in rows], stored.unknown
 
 
-async def _stored(deps: GatewayDeps, caller: Caller, said: Sequence[sql.Said]) -> sql.Stored:
-    """What is stored. An answer may be in a journal still, this process's or another one's."""
+async def _stored(
+    deps: GatewayDeps, caller: Caller, said: Sequence[sql.Said]
+) -> tuple[sql.Stored, bool]:
+    """What is stored, and whether all answers were in the database before. They may be in a journal
+    still, this process's or another one's.
+    """
+    was_ok = deps.recorder.status.state == "ok"
     stored = await sql.store(deps.database, caller.tenant_id, said, deps.clock.now())
     if stored.unknown and deps.settings.has_journal:
         await deps.recorder.flush()
         if deps.settings.web_processes > 1:
             await asyncio.sleep(OTHERS_S)
+        was_ok = deps.recorder.status.state == "ok"
         stored = await sql.store(deps.database, caller.tenant_id, said, deps.clock.now())
-    return stored
+    return stored, was_ok and deps.recorder.status.state == "ok"
 
 
 def _rendered(row: Feedback) -> wire.Feedback:

@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Final, TypeVar
 
-from server.errors import ConfigurationError
 from server.spool.journal import Journal, Kept
 from server.spool.spool import SpoolFull
 
 logger = logging.getLogger(__name__)
 
 QUICK_S: Final = 0.005  # a disk that takes longer is not waited for on the loop
-WARY_S: Final = 1.0  # for so long afterwards
+WARY_S: Final = 1.0  # for so long afterwards, and twice as long each time again
+LONGEST_WARY_S: Final = 60.0
 SMALL_BYTES: Final = 64 * 2**10  # nor is a longer record written there
 MAX_BATCH: Final = 256
 
@@ -34,9 +34,10 @@ class Journaling:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-journal")
-        self._line: list[tuple[bytes, Then]] = []
+        self._line: list[tuple[bytes | None, Then]] = []
         self._writer: asyncio.Task[None] | None = None
         self._wary_until = 0.0
+        self._wary_s = WARY_S
         self._is_failing = False
 
     @property
@@ -50,17 +51,14 @@ class Journaling:
         return self._writer is not None
 
     async def open(self) -> None:
-        """Take a directory.
-
-        Raises:
-            ConfigurationError: it cannot be made.
+        """Take a directory. On a disk that takes none answers wait for the database, as they would
+        have to later, until it does.
         """
         try:
             await self._run(self._journal.open)
         except OSError as error:
-            raise ConfigurationError(
-                f"The log's journal cannot be written: {error.strerror}."
-            ) from error
+            self._is_failing = True
+            logger.error("the log's journal cannot be written: %s", error)
 
     def keep(self, payload: bytes, then: Then, *, alone: bool) -> None:
         """Write a record, and say what came of it: `then` is called once for each, in the order of
@@ -75,24 +73,35 @@ class Journaling:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all(), name="log journal")
 
+    def pass_on(self, then: Then) -> None:
+        """As `keep` without a record: `then` is called with None, after those of earlier calls."""
+        if self._writer is None:
+            then(None)
+        else:
+            self._line.append((None, then))
+
     def _keep_now(self, payload: bytes, then: Then) -> None:
         began = perf_counter()
         kept = self._append([payload])
-        if perf_counter() - began > QUICK_S:
-            self._wary_until = perf_counter() + WARY_S
+        if (now := perf_counter()) - began > QUICK_S:
+            self._wary_until = now + self._wary_s
+            self._wary_s = min(2 * self._wary_s, LONGEST_WARY_S)
+        else:
+            self._wary_s = WARY_S
         then(kept[0])
 
     async def _write_all(self) -> None:
         while self._line:
             batch, self._line = self._line[:MAX_BATCH], self._line[MAX_BATCH:]
-            payloads = [payload for payload, _ in batch]
-            for (_, then), kept in zip(
-                batch, await self._run(lambda some=payloads: self._append(some)), strict=True
-            ):
-                then(kept)
+            payloads = [payload for payload, _ in batch if payload is not None]
+            kept = iter(await self._run(lambda some=payloads: self._append(some)))
+            for payload, then in batch:
+                then(None if payload is None else next(kept))
         self._writer = None
 
     def _append(self, payloads: list[bytes]) -> list[Kept] | list[None]:
+        if not payloads:
+            return []
         try:
             kept = self._journal.append(payloads)
         except SpoolFull:

@@ -92,8 +92,8 @@ class Line:
             self._hurry.set()
 
     def put_back(self, batch: Sequence[Waiting]) -> None:
-        """Let entries stand in front again."""
-        self._waiting.extendleft(reversed(batch))
+        """Let entries stand in front again, but for those that a slow commit has stored."""
+        self._waiting.extendleft(w for w in reversed(batch) if not w.is_settled)
 
     def take(self, limit: int) -> list[Waiting]:
         """The first ones."""

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter, time
 from typing import Final
 
@@ -38,6 +38,7 @@ from server.gateway.line import (
 )
 from server.gateway.spooling import Spooler, WhenFull
 from server.gateway.transactions import Outcome, Transactions
+from server.held import Held
 from server.spool.backlog import Backlog, Batch
 from server.spool.entries import NotEncodable, encode
 from server.spool.journal import Kept
@@ -56,6 +57,7 @@ class Recorder:
     `queue_size` bounds the entries that are promised or waiting; `timeout_s` bounds how long a
     request waits, and one transaction over the network (one in a thread ends by its own bounds);
     `patience_s` is how long a transaction may take before what waits goes to the spool.
+    `is_alone`: no other request is being answered, so the disk may be waited for on the event loop.
     `on_commit` hears of each group commit: entries, seconds. `journal`: None is a log without one.
     """
 
@@ -69,6 +71,7 @@ class Recorder:
         timeout_s: float,
         patience_s: float = 1.0,
         when_full: WhenFull = "refuse",
+        is_alone: Callable[[], bool] = lambda: True,
         on_commit: Callable[[int, float], None] = lambda _num_entries, _seconds: None,
     ) -> None:
         self._backlog = backlog
@@ -81,6 +84,7 @@ class Recorder:
         self._queue_size = queue_size
         self._timeout_s = timeout_s
         self._when_full = when_full
+        self._is_alone = is_alone
         self._on_commit = on_commit
         self._num_reserved = 0
         self._num_unlogged = 0  # for want of time
@@ -128,7 +132,8 @@ class Recorder:
     def status(self) -> LogStatus:
         """How the log is now."""
         backlog = self._backlog
-        state = "full" if self._is_full else "spooling" if self._spooler.is_on else "ok"
+        is_behind = self._spooler.is_on or backlog.num_entries > 0
+        state = "full" if self._is_full else "spooling" if is_behind else "ok"
         oldest_at = backlog.oldest_at if backlog.num_entries else None
         return LogStatus(
             state=state,
@@ -156,13 +161,15 @@ class Recorder:
         """Whether requests are let in, as far as the log is asked."""
         return self._when_full == "serve_unlogged" or not self._is_full
 
-    @contextmanager
-    def reserve(self) -> Generator[None]:
+    def reserve(self) -> Held:
         """Hold a place in the queue for one request, taken before an engine works for it.
 
         Raises:
             LogUnavailable: every place is taken, the log is full, or the recorder does not run.
         """
+        return Held(self._promise, self._release)
+
+    def _promise(self) -> None:
         if self._committer is None or self._is_closed:
             raise LogUnavailable("The query log is closed.")
         # A place is held while its entry waits; entries of callers that left hold none.
@@ -171,10 +178,9 @@ class Recorder:
         if not self.can_serve:
             raise log_full()
         self._num_reserved += 1
-        try:
-            yield
-        finally:
-            self._num_reserved -= 1
+
+    def _release(self) -> None:
+        self._num_reserved -= 1
 
     async def record(self, entry: LogEntry) -> None:
         """Return after the entry is in the journal, the database or the spool. Once handed in, it
@@ -204,18 +210,12 @@ class Recorder:
         await self._line.flush(self._timeout_s)
 
     def _hand_in(self, waiting: Waiting) -> None:
-        """Put an entry in line, through the journal where there is one and nothing is behind it:
-        a spool is replayed after it, so newer entries must not stand before older ones. Nor where
-        the database is behind, which callers are to feel before places run out.
+        """Put an entry in line, through the journal where there is one and nothing is in the
+        spool, which is replayed after the journal: newer entries must not stand before older ones.
+        Nor where the database is behind, which callers are to feel before places run out.
         """
         journal = self._journal
-        is_behind = self._spooler.is_on or self._backlog.num_entries > 0
-        if journal is None or (is_behind and not journal.is_writing) or self._line.is_long:
-            self._put_in_line(waiting)
-            return
-        try:
-            payload = encode(waiting.entry)
-        except NotEncodable:  # the database may find a form for it
+        if journal is None:
             self._put_in_line(waiting)
             return
 
@@ -224,7 +224,15 @@ class Recorder:
                 waiting.keep(kept)
             self._put_in_line(waiting)
 
-        journal.keep(payload, then, alone=self._num_reserved == 1)
+        if self._spooler.is_on or self._backlog.num_entries > 0 or self._line.is_long:
+            journal.pass_on(then)
+            return
+        try:
+            payload = encode(waiting.entry)
+        except NotEncodable:  # the database may find a form for it
+            journal.pass_on(then)
+        else:
+            journal.keep(payload, then, alone=self._num_reserved == 1 and self._is_alone())
 
     def _put_in_line(self, waiting: Waiting) -> None:
         self._line.put(waiting)
@@ -297,12 +305,11 @@ class Recorder:
         """
         if self._spooler.is_failing:
             self._spooler.is_failing = not await self._backlog.probe()
-        if not self._is_full:
-            self._spooler.take_back()
         try:
             batch = await self._backlog.head(self._batch_limit)
         except NotNow:
             await self._pause()
+            self._try_the_spool()
             return False
         if batch is None:
             return await self._end_empty()
@@ -325,13 +332,16 @@ class Recorder:
         self._pause_s = FIRST_PAUSE_S
         self._num_singly = max(0, self._num_singly - num)
         await self._backlog.done(num)
-        if not self._spooler.is_on:
+        if self._spooler.is_on:
+            self._try_the_spool()  # it has more room
+        else:
             logger.warning("the log's spool is empty: entries go to the database again")
 
     async def _stuck(self, batch: Batch, outcome: Outcome) -> bool:
         """Find the entry that is to blame, or wait a little."""
         if outcome == "away":
             await self._pause()
+            self._try_the_spool()
             return False
         if len(batch.entries) > 1:
             self._num_singly = len(batch.entries)
@@ -340,21 +350,27 @@ class Recorder:
             self._num_singly = max(0, self._num_singly - 1)
         else:
             await self._pause()
+            self._try_the_spool()
             return False
         return True
+
+    def _try_the_spool(self) -> None:
+        """Once more with what there was no room for: after progress, or a pause."""
+        if not self._is_full:
+            self._spooler.take_back()
 
     async def _end_empty(self) -> bool:
         """Nothing is on disk: leave the spool once nothing is on its way there."""
         if self._spooler.is_appending or self._line:
             await self._spooler.progress()
             return True
-        if self._is_full:  # the spool takes nothing: the database must, before work is begun
+        if self._is_full or self._spooler.has_set_by:
+            # The spool takes nothing, or not all of it: the database must, before work is begun.
             await self._pause()
-            if (
-                self._spooler.is_appending
-                or self._line
-                or not await self._transactions.is_writable()
-            ):
+            if self._spooler.is_appending or self._line:
+                return False
+            if not await self._transactions.is_writable():
+                self._try_the_spool()
                 return False
         if self._spooler.is_appending or self._line or self._backlog.oldest_at is not None:
             return True

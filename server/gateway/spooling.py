@@ -32,6 +32,7 @@ class Spooler:
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()  # a batch was dealt with
         self._is_over = False
+        self._has_complained = False  # of the disk, since it was turned on
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -49,6 +50,7 @@ class Spooler:
         """From now on what waits goes to the spool."""
         if not self.is_on:
             self.is_on = True
+            self._has_complained = False
             logger.warning("log entries go to the spool, not to the database: %s", reason)
         self._wake.set()
 
@@ -56,6 +58,11 @@ class Spooler:
         """From now on it goes to the database."""
         self.is_on = False
         self.take_back()
+
+    @property
+    def has_set_by(self) -> bool:
+        """Whether something is in the journal alone, because there is no room here."""
+        return bool(self._set_by)
 
     def take_back(self) -> None:
         """Let what was set by be tried again."""
@@ -103,9 +110,9 @@ class Spooler:
         except SpoolFull:
             self._go_without(encoded)
         except Exception as error:  # a full disk mostly; the task must outlive what nobody foresaw
-            if not self.is_failing:
+            if not self._has_complained:
                 logger.exception("the log's spool cannot be written", exc_info=error)
-            self.is_failing = True
+            self.is_failing = self._has_complained = True
             self._go_without(encoded)
         else:
             self.is_failing = False

@@ -5,9 +5,9 @@ are safe because no byte was answered yet.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Final
 
 from server.engine.pool import Engine, EnginePool, PutAside
@@ -36,9 +36,41 @@ class _Journey:
     body: bytes
     headers: Mapping[str, str]
     version: VersionRef
+    tenant: str
     tried: list[Engine] = field(default_factory=list[Engine])
     num_sent: int = 0  # times that an engine may have begun with it
     trouble: TTRLError | None = None  # of the engine that was tried last
+
+
+class Asking:
+    """A block in which an engine's answer is open; see `Upstream.post`."""
+
+    __slots__ = ("_answer", "_engine", "_journey", "_upstream")
+
+    def __init__(self, upstream: Upstream, journey: _Journey) -> None:
+        self._upstream = upstream
+        self._journey = journey
+
+    async def __aenter__(self) -> EngineResponse:
+        self._engine, self._answer = await self._upstream.answer(self._journey)
+        return self._answer
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        engine = self._engine
+        try:
+            if isinstance(error, EngineGone):
+                raise EngineUnavailable(WENT_AWAY) from error
+            if isinstance(error, EngineFailed) and not await engine.client.healthy():
+                raise EngineUnavailable(WENT_AWAY) from error
+        finally:
+            self._answer.close()
+            engine.turns.give_back(self._journey.version.engine_name)
+            engine.end()
 
 
 class Upstream:
@@ -71,8 +103,7 @@ class Upstream:
         """Connections to engines, those that are kept for later too."""
         return 0 if self._http is None else self._http.num_connections
 
-    @asynccontextmanager
-    async def post(
+    def post(
         self,
         path: str,
         body: bytes,
@@ -80,7 +111,7 @@ class Upstream:
         version: VersionRef,
         *,
         tenant: str = "",
-    ) -> AsyncGenerator[EngineResponse]:
+    ) -> Asking:
         """The engine's answer, its status 200, its first bytes here, open for reading. Leaving the
         block early closes the connection, which stops the generation.
 
@@ -92,38 +123,36 @@ class Upstream:
             EngineUnavailable: no engine can be reached, or it went away.
             BadRequest, Overloaded, EngineFailed: what the engine answered instead.
         """
-        journey = _Journey(path, body, headers, version)
-        while True:
-            engine = self._next(journey, tenant)
-            with engine.busy():
-                answer = await self._ask(engine, journey, tenant)
-                if answer is None:
-                    continue
-                try:
-                    yield answer
-                    return
-                except EngineGone as error:
-                    raise EngineUnavailable(WENT_AWAY) from error
-                except EngineFailed as error:
-                    if await engine.client.healthy():
-                        raise
-                    raise EngineUnavailable(WENT_AWAY) from error
-                finally:
-                    answer.close()
-                    engine.turns.give_back(version.engine_name)
+        return Asking(self, _Journey(path, body, headers, version, tenant))
 
-    def _next(self, journey: _Journey, tenant: str) -> Engine:
+    async def answer(self, journey: _Journey) -> tuple[Engine, EngineResponse]:
+        """Who answers, with the adapter's turn taken and the request counted, and the answer from
+        its first byte on. Errors as `post`.
+        """
+        while True:
+            engine = self._next(journey)
+            engine.begin()
+            answer = None
+            try:
+                answer = await self._ask(engine, journey)
+            finally:
+                if answer is None:
+                    engine.end()
+            if answer is not None:
+                return engine, answer
+
+    def _next(self, journey: _Journey) -> Engine:
         trouble = journey.trouble
         if trouble is not None and journey.num_sent >= MAX_SENT:
             raise trouble
         try:
             return self._pool.pick(
-                journey.version.engine_name, affinity=tenant, without=journey.tried
+                journey.version.engine_name, affinity=journey.tenant, without=journey.tried
             )
         except EngineUnavailable as error:
             raise trouble or error from trouble
 
-    async def _ask(self, engine: Engine, journey: _Journey, tenant: str) -> EngineResponse | None:
+    async def _ask(self, engine: Engine, journey: _Journey) -> EngineResponse | None:
         """The answer, for which the adapter's turn on the engine was taken; or None when another
         engine is to be asked.
         """
@@ -132,7 +161,7 @@ class Upstream:
         answer = None
         try:
             async with engine.waiting():
-                await engine.turns.take(name, tenant)
+                await engine.turns.take(name, journey.tenant)
                 has_turn = True
                 answer = await self._begin(engine, journey)
         except PutAside:

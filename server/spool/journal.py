@@ -54,6 +54,7 @@ class Journal:
         self._writing = Lock()  # held while the disk works
         self._books = Lock()  # never: whoever forgets a record waits for nobody's disk
         self._claim: Claim | None = None
+        self._is_closed = False
         self._num_bytes = 0
         self._file: AppendedFile | None = None  # of `_last`, while it is added to
         self._last: Segment | None = None
@@ -68,7 +69,7 @@ class Journal:
         """Take a directory. What others have left was adopted before, so it is older than this.
 
         Raises:
-            OSError: none can be made.
+            OSError: none can be made now; the next record tries again.
         """
         self._claim = make_claim(self._root)
 
@@ -108,6 +109,7 @@ class Journal:
     def close(self) -> None:
         """Remove what is not needed; leave the rest to the process that starts next."""
         with self._writing:
+            self._is_closed = True
             self._seal()
             if self._claim is not None:
                 self._claim.release()
@@ -115,8 +117,11 @@ class Journal:
 
     def _open_segment(self) -> tuple[AppendedFile, Segment]:
         if self._file is None or self._last is None:
+            if self._is_closed:
+                raise OSError("the journal is closed")
             if self._claim is None:
-                raise OSError("the journal is not open")
+                self.open()
+                assert self._claim is not None
             self._serial += 1
             self._last = new_segment(self._claim, self._serial)
             self._file = AppendedFile(self._last.path)

@@ -323,3 +323,25 @@ async def test_an_answer_s_head_goes_out_with_the_first_of_its_body() -> None:
     for part in (b"head ", b"first", b"second"):
         joined.write(part)
     assert sent == [b"100 continue", b"head first", b"second"]
+
+
+async def test_a_head_without_a_body_goes_out_when_the_connection_is_closed() -> None:
+    sent: list[bytes] = []
+    transport, cycle = MagicMock(asyncio.Transport), MagicMock(RequestResponseCycle)
+    transport.write.side_effect = sent.append
+    cycle.response_started = True
+    joined = JoinedWrites(transport, cycle)
+    joined.write(b"head")
+    joined.close()
+    assert sent == [b"head"]
+    transport.close.assert_called_once()
+
+
+async def test_head_requests_are_answered() -> None:
+    async with serving() as site:
+        reader, _ = await site.connect(REQUEST.replace(b"GET", b"HEAD") + REQUEST)
+        async with asyncio.timeout(20):
+            head = await reader.readuntil(b"\r\n\r\n")
+            answer = await reader.readuntil(b"ok")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert answer.startswith(b"HTTP/1.1 200")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,14 +16,16 @@ from server.errors import LogUnavailable
 from server.gateway import journaling as journaling_module
 from server.gateway import line as line_module
 from server.gateway.journaling import Journaling
-from server.gateway.line import Line
+from server.gateway.line import Line, Waiting
 from server.gateway.recorder import Recorder, WhenFull
 from server.spool import files
+from server.spool import journal as journal_module
 from server.spool.backlog import Backlog
 from server.spool.entries import encode
 from server.spool.journal import Journal
+from server.spool.spool import PROBE_BYTES
 from tests.server.gateway.test_recorder import entry
-from tests.server.gateway.test_spooling import Rows, left_in, patched, record_all, rows
+from tests.server.gateway.test_spooling import Mood, Rows, left_in, patched, record_all, rows
 from tests.waiting import until
 
 __all__ = ["patched", "rows"]  # fixtures
@@ -37,6 +40,7 @@ async def recording(
     patience_s: float = 10,
     timeout_s: float = 10,
     when_full: WhenFull = "refuse",
+    is_alone: Callable[[], bool] = lambda: True,
 ) -> AsyncGenerator[Recorder]:
     database = Database("sqlite+aiosqlite:///nowhere.db")
     recorder = Recorder(
@@ -47,6 +51,7 @@ async def recording(
         timeout_s=timeout_s,
         patience_s=patience_s,
         when_full=when_full,
+        is_alone=is_alone,
     )
     await recorder.start()
     try:
@@ -273,3 +278,111 @@ async def test_flush_returns_at_once_where_nothing_waits(tmp_path: Path, rows: R
         await recorder.flush()
         await Line().flush(0)
     assert rows.ids == []
+
+
+@pytest.mark.parametrize("last", ["well", "fails"])
+async def test_what_fits_into_the_spool_in_no_batch_comes_to_the_database(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: Mood
+):
+    write, num_refused = os.write, 0
+
+    def cramped(descriptor: int, data: bytes) -> int:
+        nonlocal num_refused
+        if len(data) > PROBE_BYTES:
+            num_refused += 1
+            return full()
+        return write(descriptor, data)
+
+    monkeypatch.setattr(files.os, "write", cramped)
+    rows.moods, rows.mood = ["hangs and fails"], last
+    async with recording(tmp_path, patience_s=0.01) as recorder:
+        for one in "abcdef":
+            await recorder.record(entry(one, prompt=["x" * 20_000]))
+        await rows.hanging.wait()
+        rows.go_on.set()
+        if last == "fails":
+            await until(lambda: num_refused > 2)  # it tries again, but not all the time
+            rows.mood = "well"
+        await until(lambda: recorder.status.state == "ok")
+        await recorder.flush()
+        assert rows.ids == list("abcdef")
+    assert left_in(tmp_path) == []
+
+
+async def test_a_disk_that_stays_slow_is_waited_for_less_and_less(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now, journal = 0.0, Journal(tmp_path)
+    append = journal.append
+
+    def slowly(payloads: list[bytes]) -> object:
+        nonlocal now
+        now += 0.5
+        return append(payloads)
+
+    monkeypatch.setattr(journal, "append", slowly)
+    monkeypatch.setattr(journaling_module, "perf_counter", lambda: now)
+    waited: list[bool] = []
+    async with recording(tmp_path, journal=journal) as recorder:
+        for number in range(40):
+            now += 0.5
+            with recorder.reserve():
+                before = now
+                task = asyncio.create_task(recorder.record(entry(str(number))))
+                await asyncio.sleep(0)
+                waited.append(now > before and task.done())
+                await task
+    assert rows.ids == [str(number) for number in range(40)]
+    assert [at for at, did in enumerate(waited) if did][:4] == [0, 2, 5, 10]
+
+
+async def test_beside_other_requests_nobody_waits_for_the_disk_on_the_loop(
+    rows: Rows, tmp_path: Path
+):
+    async with recording(tmp_path, is_alone=lambda: False) as recorder:
+        with recorder.reserve():
+            later = recorder.record(entry("a"))
+            assert later.send(None) is not None
+            later.close()
+    assert rows.ids == ["a"]
+
+
+async def test_a_disk_that_takes_no_journal_at_the_start_may_take_one_later(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module, "make_claim", full)
+        manager = recording(tmp_path)
+        recorder = await manager.__aenter__()
+        rows.moods = ["hangs"]
+        [waiting] = await record_all(recorder, "a")
+        await rows.hanging.wait()
+        assert not waiting.done()  # it waits for the database
+        rows.go_on.set()
+        await waiting
+    rows.moods, rows.go_on = ["hangs"], asyncio.Event()
+    await recorder.record(entry("b"))  # it does not
+    rows.go_on.set()
+    await manager.__aexit__(None, None, None)
+    assert rows.ids == ["a", "b"]
+
+
+async def test_what_passes_the_journal_by_passes_nobody_in_it(tmp_path: Path):
+    heard: list[tuple[str, bool]] = []
+    journaling = Journaling(Journal(tmp_path))
+    await journaling.open()
+    journaling.keep(b"a", lambda kept: heard.append(("a", kept is not None)), alone=False)
+    journaling.pass_on(lambda kept: heard.append(("b", kept is not None)))
+    journaling.keep(b"c", lambda kept: heard.append(("c", kept is not None)), alone=True)
+    await journaling.finish(10)
+    journaling.pass_on(lambda kept: heard.append(("d", kept is not None)))
+    await journaling.close()
+    assert heard == [("a", True), ("b", False), ("c", True), ("d", False)]
+
+
+async def test_what_a_slow_commit_has_stored_is_not_put_back():
+    line = Line()
+    first, second = (Waiting(entry(one), asyncio.Future()) for one in "ab")
+    first.settle()
+    line.put_back([first, second])
+    assert line.take(10) == [second]

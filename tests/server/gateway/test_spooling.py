@@ -477,3 +477,22 @@ async def test_a_database_on_a_full_disk_takes_nothing(
         assert not await transactions_module.is_writable(database)
     assert await transactions_module.is_writable(database)
     assert list(Path(database.url.database or "").parent.glob("*.probe")) == []
+
+
+async def test_the_log_is_behind_until_the_last_of_the_spool_is_in_the_database(
+    rows: Rows, tmp_path: Path
+):
+    rows.moods = ["fails", "hangs", "hangs"]
+    async with recording(tmp_path) as recorder:
+        await recorder.record(entry("a"))
+        await rows.hanging.wait()
+        await recorder.record(entry("b"))
+        rows.hanging.clear()
+        first, rows.go_on = rows.go_on, asyncio.Event()
+        first.set()
+        await rows.hanging.wait()  # the last batch is on its way, and new entries wait for it
+        assert rows.ids == ["a"]
+        assert recorder.status.state == "spooling"
+        rows.go_on.set()
+        await until(lambda: recorder.status.state == "ok")
+        assert rows.ids == ["a", "b"]
