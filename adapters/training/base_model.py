@@ -20,6 +20,7 @@ MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Heads that change the logits after the projection; the trainer calls the projection alone.
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+LOGIT_TOLERANCE = 1e-3  # of the largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,13 @@ def load_base(
     digest = base_digest(folder)
     config = AutoConfig.from_pretrained(folder)
     _refuse_changed_logits(config)
-    config.attention_dropout = 0.0
+    _forbid_dropout(config)
     target = pick_device(device)
     weights_dtype = pick_dtype(dtype, target, config)
     auto: Any = AutoModelForCausalLM  # its stubs do not know what it returns
     loaded = auto.from_pretrained(folder, config=config, dtype=weights_dtype)
     loaded.to(target).requires_grad_(False).eval()
+    check_logits(loaded)
     fuse_norms(loaded)
     if gradient_checkpointing:
         checkpoint_gradients(loaded)
@@ -137,7 +139,8 @@ def load_base(
 def checkpoint_gradients(model: Any) -> None:
     """Keep only the layers' inputs for the backward pass, and compute the rest again there.
 
-    Layers recompute only in training mode; without dropout it computes the same numbers.
+    Layers recompute only in training mode; without dropout, as `load_base` leaves it, it computes
+    the same numbers.
     """
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
@@ -152,3 +155,23 @@ def _refuse_changed_logits(config: Any) -> None:
     for name in LOGIT_CHANGES:
         if getattr(config, name, None) not in (None, 1, 1.0):
             raise ValueError(f"models with {name} are not supported by the trainer")
+
+
+def _forbid_dropout(config: Any) -> None:
+    """Whatever a model's family calls it: an old policy's numbers must be there again."""
+    for name, value in vars(config).items():
+        if isinstance(value, float) and ("dropout" in name or "pdrop" in name):
+            setattr(config, name, 0.0)
+
+
+@torch.no_grad()
+def check_logits(model: Any) -> None:
+    """Raises ValueError where the model does more to its logits than the head, whatever its
+    config calls that.
+    """
+    ids = torch.arange(1, 9, device=model.device)[None]
+    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    ours = model.get_output_embeddings()(states).float()
+    theirs = model(input_ids=ids, use_cache=False).logits.float()
+    if not torch.allclose(ours, theirs, rtol=0, atol=LOGIT_TOLERANCE * theirs.abs().max().item()):
+        raise ValueError(f"{type(model).__name__} changes its logits after the head")

@@ -22,6 +22,7 @@ from torch import Tensor
 from adapters.batch import TrainSample
 from adapters.training.packing import Group, Layout, layout_of
 
+MOST_WASTE = 1.5  # keys of a row of several prompts, of the budget or what they have apart
 PADDING_ID = 0  # never seen: attention is causal and padding is on the right
 
 T = TypeVar("T")
@@ -136,7 +137,10 @@ def _rows(parts: Sequence[_Part], token_budget: int) -> list[list[_Part]]:
     rows: list[list[_Part]] = []
     for part in sorted(parts, key=lambda part: -part.area - part.prefix):
         for row in rows:
-            if _row_tokens([*row, part]) <= token_budget:
+            together = [*row, part]
+            apart = sum(_num_keys([one]) for one in together)
+            is_narrow = _num_keys(together) <= MOST_WASTE * max(token_budget, apart)
+            if _row_tokens(together) <= token_budget and is_narrow:
                 row.append(part)
                 break
         else:
@@ -148,6 +152,12 @@ def _row_tokens(row: Sequence[_Part]) -> int:
     """What the parts have in one row, if each sample counts as the longest."""
     num_samples = sum(len(part.indices) for part in row)
     return num_samples * max(part.longest for part in row) + sum(part.prefix for part in row)
+
+
+def _num_keys(row: Sequence[_Part]) -> int:
+    """What the attention of the row holds: each sample has room for the longest prefix."""
+    num_samples = sum(len(part.indices) for part in row)
+    return num_samples * (max(p.longest for p in row) + max(p.prefix for p in row))
 
 
 def _num_tokens(sample: TrainSample) -> int:

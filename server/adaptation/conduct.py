@@ -72,6 +72,7 @@ async def _store(tools: Tools, lease: Lease, ending: Ending) -> None:
 
 async def _sweep_one(tools: Tools, lease: Lease) -> None:
     """Unload and delete the steps: what was published has a directory of its own."""
+    tools.sampler.forget_chats()
     await tools.sampler.unload(lambda name: cycle_of_step(name) == lease.cycle_id)
     await asyncio.to_thread(tools.store.remove_cycle, lease.tenant_id, lease.cycle_id)
 

@@ -133,6 +133,10 @@ class Sampler:
         self._tokens.put(messages, found)
         return found
 
+    def forget_chats(self) -> None:
+        """Ask the engines for token ids again: a template may have a date in it."""
+        self._tokens = TokenCache()
+
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until an engine is ready, but no longer than this; whether one is."""
         with suppress(TimeoutError):

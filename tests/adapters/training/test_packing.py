@@ -254,7 +254,7 @@ def test_a_sliding_window_is_not_packed(model_dir: Path, tmp_path: Path) -> None
 
     config = Qwen2Config.from_pretrained(model_dir)
     config.layer_types = ["full_attention", "sliding_attention"]
-    config.sliding_window = 4
+    config.use_sliding_window, config.sliding_window = True, 4
     Qwen2ForCausalLM(config).save_pretrained(tmp_path)
     for file in model_dir.glob("token*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -281,3 +281,12 @@ def test_a_model_that_computes_something_else_stays_as_it_was(float32_base: Any)
     finally:
         layers[0].self_attn.forward = forward
         assert packing.try_packing(model)
+
+
+def test_a_long_prompt_does_not_share_a_row_with_many_short_samples() -> None:
+    def group(at: int, prompt: int, samples: int) -> list[TrainSample]:
+        return [TrainSample([at] * prompt, [at] * 8, [-1.0] * 8, [1.0] * 8) for _ in range(samples)]
+
+    samples = [*group(1, 900, 2), *group(2, 20, 30), *group(3, 21, 30)]
+    rows = [set(batch.indices) for batch in parts(samples, 4096, packed=True)]
+    assert sorted(map(len, rows)) == [2, 60]

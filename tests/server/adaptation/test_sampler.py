@@ -90,3 +90,12 @@ async def test_an_engine_is_asked_for_the_tokens_of_a_chat_once(engines: Engines
     tokens = [await sampler.tokenize(chat) for chat in chats]
     assert tokens[0] == tokens[2] == tokens[3] != tokens[1]
     assert asked() - before == 2
+
+
+async def test_after_a_cycle_the_engine_is_asked_again(engines: Engines) -> None:
+    sampler, chat = Sampler(engines.pool, patience_s=0), [{"role": "user", "content": "again"}]
+    before = sum(len(fake.received("/tokenize")) for fake in engines.fakes)
+    await sampler.tokenize(chat)
+    sampler.forget_chats()
+    await sampler.tokenize(chat)
+    assert sum(len(fake.received("/tokenize")) for fake in engines.fakes) - before == 2
