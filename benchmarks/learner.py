@@ -2,17 +2,19 @@
 
     python -m benchmarks.learner [--rounds 3] [--seeds 3] [--only losses,cost,quality] [--report]
 
-Both learn with the same LoRA, learning rate and clip from 8 x 32 samples a step, in float32 on CPU,
-each in a process of its own, none with more than two threads. TRL samples in its own process, as it
-does by default; ours samples from a supervised vLLM. The parts:
+Both learn with the same LoRA, learning rate and clip from 8 questions a step, in float32 on CPU,
+each in a process of its own, none with more than two threads, from 32 samples a question; our
+default draws 12, so TRL is also run with 12. TRL samples in its own process, as it does by default;
+ours samples from a supervised vLLM. The parts:
 
 - losses: TRL's loss on given tensors, written by TRL itself, against ours.
 - cost: rounds of TRL's steps, our updates on the batches that TRL has just sampled, and our steps.
   The first step of each is a warm-up. A ratio is that of one round's medians, and what is claimed
   is the median over rounds.
 - quality: from the untouched model until held-out pass@1 is .75, with the evaluations off the
-  clock. Starting up is not on the clock either; it is in the data. `twice` is two updates of each
-  batch, which both sides can do; looks at held-out questions come after two updates everywhere.
+  clock, and between two looks at held-out questions, which come after two updates everywhere, the
+  time is interpolated. Starting up is not on the clock either; it is in the data. `twice` is two
+  updates of each batch, which both sides can do.
 
 Each part is stored when it is done under var/bench/learner; what is stored is not run again, so the
 benchmark can be stopped and gone on with. `--report` only reads.
@@ -40,6 +42,7 @@ QUALITY_STEPS = 40
 AHEAD_STEPS = 20  # all of them are done, and evaluated afterwards
 AHEAD = ("--ahead", "--threads", "1")  # the engine has the other core meanwhile
 TWICE = ("--updates", "2")  # of a batch; TRL counts each of them as a step
+FEW = ("--samples", "12", "--micro-batch", "24")  # of TRL: as many as our default draws
 EVALUATION = ("--evaluate-every", "2", "--held-out-samples", "8", "--target", "0.75")
 PARTS = ("losses", "cost", "quality")
 
@@ -82,6 +85,10 @@ def runs(files: Files, *, rounds: int, seeds: int) -> Iterator[Run]:
         yield Run("quality", (*_trl("train", out), *steps), out)
         out = files.quality("trl-twice", seed)
         yield Run("quality", (*_trl("train", out), *steps, *TWICE), out)
+        out = files.quality("trl-12", seed)
+        yield Run("quality", (*_trl("train", out), *steps, *FEW), out)
+        out = files.quality("trl-12-twice", seed)
+        yield Run("quality", (*_trl("train", out), *steps, *FEW, *TWICE), out)
 
 
 def _trl(module: str, out: Path) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +23,12 @@ OURS = {
     "twice": "our default with a batch ahead and two updates of each",
     "majority": "our majority",
 }
-TRL = {"trl": "TRL's majority", "trl-twice": "TRL's majority with two updates of each batch"}
+TRL = {
+    "trl": "TRL's majority",
+    "trl-twice": "TRL's majority with two updates of each batch",
+    "trl-12": "TRL's majority of 12 samples",
+    "trl-12-twice": "TRL's majority of 12 samples with two updates of each batch",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,9 @@ class Files:
         return self.folder / f"cost-{side}-{number}.jsonl"
 
     def quality(self, side: str, seed: int) -> Path:
-        """A run of `trl`, `majority`, `default`, `ahead` (the default with a batch ahead), `twice`
-        (the same with two updates of each batch), or `trl-twice`.
+        """A run of `majority`, `default`, `ahead` (the default with a batch ahead), `twice` (the
+        same with two updates of each batch); or of `trl`, `trl-12` (with as many samples as the
+        default has), and each of these with `-twice`.
         """
         return self.folder / f"quality-{side}-{seed}.jsonl"
 
@@ -90,10 +97,13 @@ class Cost:
 
 
 def reached_s(events: Sequence[Event]) -> float | None:
-    """Seconds of learning until the target; None: not reached."""
-    for event in events:
-        if event["event"] == "evaluated" and event["pass_at_1"] >= TARGET:
-            return event["train_s"]
+    """Seconds of learning until the target, interpolated between two looks; None: not reached."""
+    looks = [event for event in events if event["event"] == "evaluated"]
+    for before, after in pairwise(looks):
+        low, high = before["pass_at_1"], after["pass_at_1"]
+        if high >= TARGET:
+            share = (TARGET - low) / (high - low)
+            return before["train_s"] + share * (after["train_s"] - before["train_s"])
     return None
 
 
@@ -162,7 +172,8 @@ def _round(files: Files, number: int) -> dict[str, dict[str, Any]]:
 
 
 def _quality_claims(files: Files, seeds: int) -> list[Claim]:
-    pairs = [(side, "trl") for side in OURS] + [("twice", "trl-twice")]
+    pairs = [(side, "trl") for side in OURS]
+    pairs += [("default", "trl-12"), ("twice", "trl-twice"), ("twice", "trl-12-twice")]
     return [claim for ours, theirs in pairs for claim in _time_claim(files, ours, theirs, seeds)]
 
 

@@ -15,6 +15,8 @@ from matplotlib import pyplot as plt
 SIDES = {
     "trl": ("TRL GRPOTrainer, majority", "tab:gray"),
     "trl-twice": ("the same, two updates of each batch", "black"),
+    "trl-12": ("TRL GRPOTrainer, majority of 12", "tab:brown"),
+    "trl-12-twice": ("the same, two updates of each batch", "tab:purple"),
     "majority": ("ours, majority", "tab:orange"),
     "default": ("ours, default (harmony over views)", "tab:blue"),
     "ahead": ("ours, default with a batch ahead", "tab:green"),

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import resource
 from collections import Counter
 from pathlib import Path
 from time import perf_counter, process_time
@@ -96,7 +95,8 @@ class TimedTrainer(GRPOTrainer):
     def __init__(self, *args: Any, batches: Path | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.memory = Memory()
-        self.sampling_s = 0.0
+        self.sampling_s = 0.0  # of this step
+        self.writing_s = 0.0  # likewise, of its batch for the other side: not TRL's affair
         self.sampled_cpu_s = 0.0  # processor time of the process when it had sampled
         self.sampling_mib = 0.0
         self.num_tokens = 0
@@ -110,7 +110,9 @@ class TimedTrainer(GRPOTrainer):
         self.sampling_mib = self.memory.peak_mib()
         self.num_tokens = int(made["completion_mask"].sum())
         if self._batches is not None:
+            started = perf_counter()
             self._write(made, self._batches)
+            self.writing_s = perf_counter() - started
         self.memory.reset()
         self.sampled_cpu_s = process_time()
         return made
@@ -145,16 +147,20 @@ class Clock(TrainerCallback):
         self._questions = questions
         self._started = 0.0
         self.train_s = 0.0
+        self.peak_mib = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """The clock runs from here."""
+        self.trainer.sampling_s = self.trainer.writing_s = 0.0
         self._started = perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """To here."""
-        seconds = perf_counter() - self._started
-        self.train_s += seconds
         trainer = self.trainer
+        seconds = perf_counter() - self._started - trainer.writing_s
+        self.train_s += seconds
+        update_mib = trainer.memory.peak_mib()
+        self.peak_mib = max(self.peak_mib, trainer.sampling_mib, update_mib)
         self.write(
             "step",
             step=state.global_step,
@@ -164,7 +170,7 @@ class Clock(TrainerCallback):
             update_cpu_s=process_time() - trainer.sampled_cpu_s,
             num_tokens=trainer.num_tokens,
             sampling_mib=trainer.sampling_mib,
-            update_mib=trainer.memory.peak_mib(),
+            update_mib=update_mib,
             train_s=self.train_s,
         )
         every = self._arguments.evaluate_every
@@ -276,8 +282,7 @@ def main() -> None:
     if arguments.evaluate_every:
         clock.evaluate(0)
     trainer.train()
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    clock.write("done", train_s=clock.train_s, peak_mib=peak_mib)
+    clock.write("done", train_s=clock.train_s, peak_mib=clock.peak_mib)
 
 
 if __name__ == "__main__":
