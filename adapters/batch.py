@@ -45,7 +45,7 @@ class LearnerConfig(msgspec.Struct, frozen=True):
     dual_clip: float | None = 3.0  # no gradient above this ratio where the advantage is negative
     tis_cap: float | None = 2.0  # of the weight against the engine's log-probabilities; None: 1
     kl_coef: float = 0.0  # k3 to the base model by the disabled adapter; 0 skips that forward
-    token_budget: int = 8192  # padded tokens in one micro-batch
+    token_budget: int = 8192  # tokens of one micro-batch, of a padded one with its padding
     seed: int = 0
 
 

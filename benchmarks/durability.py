@@ -1,6 +1,6 @@
 """No answer that a client received in full may be missing from the log, whatever dies.
 
-    python -m benchmarks.durability                          # the whole figures, 15 minutes
+    python -m benchmarks.durability                          # the whole figures, eight minutes
     python -m benchmarks.durability --kills 2 --outage-s 5   # a look
 
 The web process is `ttrl-server serve` in front of a stub engine, under HTTP load, whole answers and

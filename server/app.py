@@ -85,7 +85,8 @@ async def prepare(settings: Settings) -> None:
         DatabaseAway: only the database is missing, and may be there later.
         ConfigurationError: the model's files, the secrets or the database are not as needed.
     """
-    check_model(settings.model)
+    for warning in check_model(settings.model).warnings:
+        logger.warning(warning)
     await prepare_database(settings)
 
 

@@ -134,10 +134,14 @@ class Settings(BaseSettings):
         description="Requests that wait for a seat; default: half as many as may be in flight.",
     )
     queue_wait_s: float = Field(
-        default=2, gt=0, description="Longest wait for a seat before a request is answered 503."
+        default=2,
+        gt=0,
+        description="Longest wait for a seat; then a request is answered 503, or 429.",
     )
     web_processes: int = Field(
-        default=1, ge=1, description="Web processes; each enforces its share of all limits."
+        default=1,
+        ge=1,
+        description="Web processes; each enforces its share of seats and tenants' limits.",
     )
     max_connections: int = Field(
         default=4096, ge=1, description="Connections of a web process; the longest idle one yields."
@@ -159,7 +163,7 @@ class Settings(BaseSettings):
         default=30, gt=0, description="How long an answer waits for a client that does not read."
     )
     request_timeout_s: float = Field(
-        default=600, gt=0, description="Longest time from the engine's first byte to its last."
+        default=600, gt=0, description="Longest time from asking an engine to its last byte."
     )
     tenant_cache_s: float = Field(
         default=0.5,
@@ -167,7 +171,9 @@ class Settings(BaseSettings):
         description="Age up to which a key and its live version serve; read anew before, if used.",
     )
     log_queue_size: int = Field(
-        default=4096, ge=1, description="Answers waiting for their commit; more are answered 503."
+        default=4096,
+        ge=1,
+        description="Answers whose rows wait to be stored; more are answered 503.",
     )
     log_timeout_s: float = Field(
         default=10, gt=0, description="Longest wait for a commit before the client gets an error."

@@ -131,7 +131,7 @@ class Call:
             self.first_byte_ms = (perf_counter() - self.started) * 1e3
 
     async def record(self, status: Status) -> None:
-        """Log the call, unless the client asked not to; returns after the commit.
+        """Log the call, unless the client asked not to; returns when it is on a disk.
 
         Raises:
             LogUnavailable: it is not stored.

@@ -1,8 +1,8 @@
 """Carries an engine's answer to the client: whole, or event by event as it comes.
 
-What tells a client "this is all" goes out after the log row is committed. A client
-that leaves cancels the block that reads from the engine, which closes that connection and so stops
-the generation.
+What tells a client "this is all" goes out when the answer is on a disk. A client that leaves
+cancels the block that reads from the engine, which closes that connection and so stops the
+generation.
 """
 
 from __future__ import annotations
