@@ -8,9 +8,9 @@ default draws 12, so TRL is also run with 12. TRL samples in its own process, as
 ours samples from a supervised vLLM. The parts:
 
 - losses: TRL's loss on given tensors, written by TRL itself, against ours.
-- cost: rounds of TRL's steps, our updates on the batches that TRL has just sampled, and our steps.
-  The first step of each is a warm-up. A ratio is that of one round's medians, and what is claimed
-  is the median over rounds.
+- cost: rounds of TRL's steps, in micro-batches of 32 and of 8 samples, our updates on the batches
+  that TRL has just sampled, and our steps. The first step of each is a warm-up. A ratio is that of
+  one round's medians, to TRL's faster one, and what is claimed is the median over rounds.
 - quality: from the untouched model until held-out pass@1 is .75, with the evaluations off the
   clock, and between two looks at held-out questions, which come after two updates everywhere, the
   time is interpolated. Starting up is not on the clock either; it is in the data. `twice` is two
@@ -43,6 +43,7 @@ AHEAD_STEPS = 20  # all of them are done, and evaluated afterwards
 AHEAD = ("--ahead", "--threads", "1")  # the engine has the other core meanwhile
 TWICE = ("--updates", "2")  # of a batch; TRL counts each of them as a step
 FEW = ("--samples", "12", "--micro-batch", "24")  # of TRL: as many as our default draws
+SMALL = ("--micro-batch", "8")  # TRL's default: as fast here, with less memory
 EVALUATION = ("--evaluate-every", "2", "--held-out-samples", "8", "--target", "0.75")
 PARTS = ("losses", "cost", "quality")
 
@@ -64,6 +65,8 @@ def runs(files: Files, *, rounds: int, seeds: int) -> Iterator[Run]:
         batches = ("--batches", str(files.folder / f"batches-{number}"))
         out = files.cost("trl", number)
         yield Run("cost", (*_trl("train", out), *steps, *batches), out)
+        out = files.cost("trl-8", number)
+        yield Run("cost", (*_trl("train", out), *steps, *SMALL), out)
         out = files.cost("update", number)
         yield Run("cost", (*_ours("update", out), *batches), out)
         out = files.cost("learn", number)
