@@ -360,7 +360,8 @@ async def test_a_disk_that_takes_no_journal_at_the_start_may_take_one_later(
         assert not waiting.done()  # it waits for the database
         rows.go_on.set()
         await waiting
-    rows.moods, rows.go_on = ["hangs"], asyncio.Event()
+    rows.moods = ["hangs"]
+    rows.go_on = asyncio.Event()
     await recorder.record(entry("b"))  # it does not
     rows.go_on.set()
     await manager.__aexit__(None, None, None)
