@@ -45,11 +45,6 @@ class Journaling:
         """Records that are not on disk yet, but for those that are being written."""
         return len(self._line)
 
-    @property
-    def is_writing(self) -> bool:
-        """Whether something is on its way to the disk."""
-        return self._writer is not None
-
     async def open(self) -> None:
         """Take a directory. On a disk that takes none answers wait for the database, as they would
         have to later, until it does.
