@@ -15,6 +15,7 @@ from adapters.base_digest import base_digest
 from adapters.training.norms import fuse_norms
 from adapters.training.packing import try_packing
 from adapters.training.parallel import Workers
+from adapters.training.rotary import fuse_rotary
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -120,6 +121,7 @@ def load_base(
     loaded.to(target).requires_grad_(False).eval()
     check_logits(loaded)
     fuse_norms(loaded)
+    fuse_rotary(loaded)
     if gradient_checkpointing:
         checkpoint_gradients(loaded)
     return BaseModel(

@@ -129,52 +129,60 @@ def attention(
         raise ValueError("this model's attention cannot be packed")
     if packing.mask is None:  # one sample: the row is its sequence
         return _causal(query, key, value, scaling).transpose(1, 2), None
-    split = packing.split
-    own = _attend_rows(query[0, :, split:], (key[0], value[0]), packing, packing.mask, scaling)
-    if not split:
-        return own[None], None
-    first = _attend_prefixes(
-        query[:, :, :split], key[:, :, :split], value[:, :, :split], packing, scaling
-    )
-    return torch.cat([first, own])[None], None
+    parts = [part[0].transpose(0, 1) for part in (query, key, value)]
+    sizes = [packing.split, len(parts[0]) - packing.split]
+    # Cut once: the gradients of two cuts are joined, those of slices are filled up and added.
+    first, own = zip(*(part.split(sizes) for part in parts), strict=True)
+    made = _attend_rows(own, first[1:], packing, packing.mask, scaling)
+    if packing.split:
+        made = torch.cat([_attend_prefixes(first, packing, scaling), made])
+    return made[None], None
 
 
-def _attend_prefixes(
-    query: Tensor, key: Tensor, value: Tensor, packing: Layout, scaling: float | None
-) -> Tensor:
-    """(split, heads, d) of the prefixes' tokens."""
+def _attend_prefixes(parts: Sequence[Tensor], packing: Layout, scaling: float | None) -> Tensor:
+    """(split, heads, d) of the prefixes' tokens, from their query, key and value."""
     rectangle = packing.prefixes
     if rectangle is None:
+        query, key, value = (part.transpose(0, 1)[None] for part in parts)
         return _causal(query, key, value, scaling)[0].transpose(0, 1)
-    query, key, value = (_to_rows(part[0], rectangle) for part in (query, key, value))
+    query, key, value = (_to_rows(part, rectangle) for part in parts)
     made = _causal(query, key, value, scaling).transpose(1, 2)
     return _Gather.apply(made.flatten(0, 1), rectangle.slots)
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-    return scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, enable_gqa=True
-    )
+    if not _is_short(query, key):
+        return scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+        )
+    rows, length = len(query), query.shape[2]
+    past = torch.ones(1, 1, length, length, dtype=torch.bool, device=query.device).tril()
+    heaps = query.reshape(rows, key.shape[1], -1, query.shape[-1])
+    return _attend(heaps, key, value, past, scaling).view(query.shape)
 
 
 def _attend_rows(
-    query: Tensor,
-    keys: tuple[Tensor, Tensor],
+    parts: Sequence[Tensor],
+    shared: Sequence[Tensor],
     packing: Layout,
     mask: Tensor,
     scaling: float | None,
 ) -> Tensor:
-    """(T - split, heads, d) of the samples' own tokens.
+    """(T - split, heads, d) of the samples' own tokens, from their query, key and value, and key
+    and value of the prefixes.
 
     Query heads that share a key head are laid one after the other as if they were more tokens, so
     that keys and values are not repeated for them.
     """
     num_rows, longest = packing.own.num_rows, packing.own.longest
-    num_kv, depth = keys[0].shape[0], query.shape[-1]
-    stacked = query.shape[0] // num_kv
+    query, *keys = parts
+    num_kv, depth = keys[0].shape[1], query.shape[-1]
+    stacked = query.shape[1] // num_kv
     rows = _to_rows(query, packing.own)
     rows = rows.reshape(num_rows, num_kv, stacked * longest, depth)
-    key, value = (_all_keys(part, packing) for part in keys)
+    key, value = (
+        _all_keys(prefixes, own, packing) for prefixes, own in zip(shared, keys, strict=True)
+    )
     made = _attend(rows, key, value, mask, scaling)
     made = made.view(num_rows, num_kv, stacked, longest, depth).permute(0, 3, 1, 2, 4)
     return _Gather.apply(made.reshape(num_rows * longest, -1, depth), packing.own.slots)
@@ -184,36 +192,41 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None
 ) -> Tensor:
     """There are so and so many times the mask's queries, one heap after the other."""
-    times = query.shape[2] // mask.shape[2]
-    is_short = query.device.type == "cpu" and key.shape[2] <= MOST_KEYS
-    is_exact = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(
-        "cpu"
-    )
-    if is_short and is_exact:
+    if _is_short(query, key):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return ShortAttention.apply(query, key, value, added(mask, query.dtype), scale)
+    times = query.shape[2] // mask.shape[2]
     return scaled_dot_product_attention(
         query, key, value, attn_mask=mask.repeat(1, 1, times, 1), scale=scaling
     )
 
 
-def _all_keys(packed: Tensor, packing: Layout) -> Tensor:
-    """(samples, kv heads, widest prefix + longest, d) from (kv heads, T, d)."""
-    split = packing.split
-    own = _to_rows(packed[:, split:], packing.own)
-    if not split:
-        return own
+def _is_short(query: Tensor, key: Tensor) -> bool:
+    """Whether the plain way is faster here, and as exact."""
+    return (
+        query.device.type == "cpu"
+        and key.shape[2] <= MOST_KEYS
+        and query.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _all_keys(prefixes: Tensor, own: Tensor, packing: Layout) -> Tensor:
+    """(samples, kv heads, widest prefix + longest, d) from (tokens, kv heads, d) of both."""
+    rows = _to_rows(own, packing.own)
+    if not packing.split:
+        return rows
     if packing.prefixes is None or packing.owners is None:
-        shared = packed[None, :, :split].expand(len(own), -1, -1, -1)
+        shared = prefixes.transpose(0, 1).expand(len(rows), -1, -1, -1)
     else:
-        shared = _to_rows(packed[:, :split], packing.prefixes)[packing.owners]
-    return torch.cat([shared, own], dim=2)
+        shared = _to_rows(prefixes, packing.prefixes)[packing.owners]
+    return torch.cat([shared, rows], dim=2)
 
 
 def _to_rows(tokens: Tensor, rectangle: Rectangle) -> Tensor:
-    """(rows, heads, longest, d) from (heads, tokens, d)."""
+    """(rows, heads, longest, d) from (tokens, heads, d)."""
     size = rectangle.num_rows * rectangle.longest
-    rows = _Spread.apply(tokens.transpose(0, 1), rectangle.slots, size)
+    rows = _Spread.apply(tokens, rectangle.slots, size)
     return rows.view(rectangle.num_rows, rectangle.longest, *rows.shape[1:]).transpose(1, 2)
 
 
