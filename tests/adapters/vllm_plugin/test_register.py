@@ -46,6 +46,16 @@ def queues(monkeypatch: pytest.MonkeyPatch) -> Any:
     return shm_broadcast
 
 
+@pytest.fixture(autouse=True)
+def logprobs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module in which vLLM makes log-probabilities ready, as shipped again after the test."""
+    from vllm.v1.engine import logprobs
+
+    plain = logprobs.convert_ids_list_to_tokens
+    monkeypatch.setattr(logprobs, "convert_ids_list_to_tokens", plain)
+    return logprobs
+
+
 def test_vllm_gets_the_grouped_wrapper(platform: Any) -> None:
     from adapters.vllm_plugin import WRAPPER, register
 
@@ -81,12 +91,39 @@ def test_processes_that_wait_nap(
 
     register()
     slept: list[float] = []
-    monkeypatch.setattr(naps.time, "sleep", slept.append)
+    monkeypatch.setattr(queues.sched_yield, "_sleep", slept.append)
     condition = object.__new__(queues.SpinCondition)  # of a reader that has just read
     condition.is_reader, condition.busy_loop_s = True, 1.0
     condition.record_read()
     condition.wait()
     assert slept == [naps.NAP_S]
+
+
+def test_naps_grow_with_the_wait_and_begin_small_in_the_next_one() -> None:
+    from adapters.vllm_plugin.naps import LONGEST_S, NAP_S, SHARE, Naps
+
+    now, slept = 100.0, list[float]()
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    nap = Naps(sleep, lambda: now)
+    began = now
+    while now < began + 0.05:
+        nap()
+        now += NAP_S / 5  # a look at the queue
+    assert slept[0] == NAP_S
+    assert slept == sorted(slept)
+    assert slept[-1] == LONGEST_S
+    waited = 0.0
+    for seconds in slept:
+        assert seconds <= max(NAP_S, SHARE * waited * 1.001)
+        waited += seconds + NAP_S / 5
+    now += 0.002  # a message came, and was worked on
+    nap()
+    assert slept[-1] == NAP_S
 
 
 def test_a_vllm_that_waits_in_another_way_is_left_alone(
@@ -98,6 +135,41 @@ def test_a_vllm_that_waits_in_another_way_is_left_alone(
     register()
     assert not hasattr(queues, "sched_yield")
     assert platform.get_punica_wrapper() == WRAPPER
+
+
+def test_each_token_is_spelt_once(platform: Any, logprobs: Any) -> None:
+    from adapters.vllm_plugin import register
+
+    asked: list[list[int]] = []
+
+    def plain(tokenizer: str, token_ids: list[int]) -> list[str]:
+        asked.append(token_ids)
+        return [f"{tokenizer}{token_id}" for token_id in token_ids]
+
+    logprobs.convert_ids_list_to_tokens = plain
+    register()
+    register()
+    spell = logprobs.convert_ids_list_to_tokens
+    assert spell("a", [1, 2]) == ["a1", "a2"]
+    assert spell("a", [2, 1, 2]) == ["a2", "a1", "a2"]
+    assert spell("a", [2, 3]) == ["a2", "a3"]
+    assert spell("a", []) == []
+    assert asked == [[1, 2], [2, 3]]
+    assert spell("b", [2]) == ["b2"]  # another tokenizer writes it in its own way
+
+
+def test_spelling_is_vllms_own(logprobs: Any) -> None:
+    from transformers import AutoTokenizer
+
+    from adapters.vllm_plugin import register
+
+    plain = logprobs.convert_ids_list_to_tokens
+    register()
+    auto: Any = AutoTokenizer
+    tokenizer = auto.from_pretrained("demo/model")
+    ids = list(range(len(tokenizer)))
+    for _ in range(2):
+        assert logprobs.convert_ids_list_to_tokens(tokenizer, ids) == plain(tokenizer, ids)
 
 
 @pytest.mark.parametrize("failure", [lambda: "wrong numbers", lambda: 1 / 0])
