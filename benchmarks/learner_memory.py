@@ -20,14 +20,19 @@ def peak_mib(pid: int) -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor seconds of a process so far, all threads."""
+    """Processor seconds of a process so far, all threads, and of its helpers that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def helpers_mib(pid: int) -> float:
+    """What the processes below this one have resident now that it does not share with them."""
+    return sum(_rollup_kib(child, "Private_") for child in _descendants(pid)) / MIB
 
 
 def descendants_mib(pid: int) -> float:
     """What all processes below this one have resident now, shared pages counted once."""
-    return sum(_proportional_kib(child) for child in _descendants(pid)) / MIB
+    return sum(_rollup_kib(child, "Pss:") for child in _descendants(pid)) / MIB
 
 
 def _descendants(pid: int) -> list[int]:
@@ -45,11 +50,13 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _proportional_kib(pid: int) -> int:
+def _rollup_kib(pid: int, name: str) -> int:
+    """The sum of the lines that begin so; 0 when the process has ended."""
     try:
-        return _field(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def _field(path: Path, name: str) -> int:

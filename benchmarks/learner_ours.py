@@ -35,7 +35,7 @@ from adapters.batch import (
 )
 from adapters.quality import Answered
 from benchmarks.arms import ARMS, LEARNING_RATE
-from benchmarks.learner_memory import cpu_s, descendants_mib, peak_mib, reset_peak
+from benchmarks.learner_memory import cpu_s, descendants_mib, helpers_mib, peak_mib, reset_peak
 from benchmarks.loop import Lane, Learning
 from benchmarks.workbench import TRAINER_TIMEOUT_S, workbench
 from demo.questions import additions
@@ -47,6 +47,23 @@ from server.config import Settings
 CONFIG = LearnerConfig(learning_rate=LEARNING_RATE)
 SAMPLES = 32
 TRAFFIC = 64
+LOOK_S = 0.1  # between two looks at what helpers have in memory
+
+
+class Helpers:
+    """The most that a trainer's helpers have had in memory for themselves, looked at as they work:
+    they end with the update.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.peak_mib = 0.0
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.peak_mib = max(self.peak_mib, helpers_mib(self._pid))
 
 
 class MeteredTrainer(TrainerProcess):
@@ -55,18 +72,24 @@ class MeteredTrainer(TrainerProcess):
     last: dict[str, Any]
 
     async def ask(self, request: Request, expect: type[Reply]) -> Reply:
-        """As always; an update is measured, the pipes included."""
+        """As always; an update is measured, the pipes and the trainer's helpers included."""
         if not isinstance(request, Step):
             return await super().ask(request, expect)
         pid = self.pid
         assert pid is not None
         reset_peak(pid)
+        helpers = Helpers(pid)
+        watching = asyncio.create_task(helpers.watch())
         cpu, started = cpu_s(pid), perf_counter()
-        reply = await super().ask(request, expect)
+        try:
+            reply = await super().ask(request, expect)
+            seconds = perf_counter() - started
+        finally:
+            watching.cancel()
         self.last = {
-            "update_s": perf_counter() - started,
+            "update_s": seconds,
             "update_cpu_s": cpu_s(pid) - cpu,
-            "update_mib": peak_mib(pid),
+            "update_mib": peak_mib(pid) + helpers.peak_mib,
             "num_tokens": sum(len(sample.completion_ids) for sample in request.samples),
             "num_samples": len(request.samples),
         }

@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         default=True, description="Whether `serve` runs a worker process beside the web process."
     )
     trainer_threads: int = Field(
-        default=1, ge=1, description="Torch threads of the trainer process."
+        default=1, ge=1, description="Cores of the trainer: processes, or threads beside a GPU."
     )
     trainer_device: str = Field(
         default="auto", description="Torch device of the trainer: auto, cpu, cuda, cuda:1, ..."

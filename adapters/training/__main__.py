@@ -18,7 +18,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="train adapters; speaks adapters.batch on stdin/out")
     serve.add_argument("--model", required=True, help="path or hub id of the base model")
-    serve.add_argument("--threads", type=int, default=1, help="CPU threads")
+    serve.add_argument("--threads", type=int, default=1, help="CPU cores")
     serve.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1, ...")
     serve.add_argument("--dtype", choices=DTYPES, default="auto", help="what the engine serves")
     serve.add_argument(
@@ -46,14 +46,15 @@ def run_serve(arguments: argparse.Namespace) -> int:
     from adapters.training.process import serve
 
     def load() -> BaseModel:
-        on_cpu = pick_device(arguments.device).type == "cpu"
-        torch.set_num_threads(1 if on_cpu else arguments.threads)
+        # Not beside a GPU, on which autograd has threads that a forked helper would not have.
+        forks = pick_device(arguments.device).type == "cpu" and not torch.cuda.is_available()
+        torch.set_num_threads(1 if forks else arguments.threads)
         return load_base(
             arguments.model,
             device=arguments.device,
             dtype=arguments.dtype,
             gradient_checkpointing=arguments.gradient_checkpointing,
-            workers=arguments.threads if on_cpu else 1,
+            workers=arguments.threads if forks else 1,
         )
 
     return serve(load, sys.stdin.buffer, replies)

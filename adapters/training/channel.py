@@ -19,11 +19,13 @@ def claim_stdout() -> BinaryIO:
     return replies
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies. Elsewhere the closed input ends it."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask Linux to kill this process when its parent dies, or now if it is not `parent` any more.
+    Elsewhere the closed input ends it.
+    """
     if sys.platform != "linux":
         return
-    parent = os.getppid()
+    parent = parent or os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died just before
         os.kill(os.getpid(), signal.SIGKILL)

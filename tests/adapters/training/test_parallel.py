@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -80,24 +83,62 @@ def test_which_worker_is_first_makes_no_difference(
     assert score(parallel, samples, under="adapter", temperature=1.0, token_budget=9) == scores
 
 
-def test_an_error_is_raised_when_nobody_works_any_more(parallel: Any) -> None:
-    import threading
-
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_error_is_raised_when_nobody_works_any_more(parallel: Any, at: int) -> None:
     workers = parallel.base.workers
-    begun, done = threading.Event(), []
 
     def work(item: int) -> int:
-        if item == 0:
-            begun.wait(10)
-            raise ValueError("no")
-        begun.set()
-        done.append(item)
+        if item == at:
+            raise ValueError(f"no {item}")
+        time.sleep(0 if item == 2 else 60)
         return item
 
-    with pytest.raises(ValueError, match="no"):
-        workers.each(work, [0, 1, 2])
-    assert sorted(done) == [1, 2]
-    assert workers.each(lambda item: item * 2, [3, 1, 2]) == [6, 2, 4]
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=f"no {at}"):
+        workers.each(work, [2, 0, 1] if at == 2 else [2, at])
+    assert time.monotonic() - started < 30
+    with pytest.raises(ChildProcessError):  # none is left
+        os.waitpid(-1, os.WNOHANG)
+    assert workers.each(lambda item: item * 2, [3, 1, 2, 5]) == [6, 2, 4, 10]
+
+
+def test_a_helper_that_dies_is_said_so(parallel: Any) -> None:
+    from adapters.training.parallel import HelperDied
+
+    def work(item: int) -> int:
+        if item == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    with pytest.raises(HelperDied):
+        parallel.base.workers.each(work, [1, 2, 3])
+    assert parallel.base.workers.each(abs, [-1, 2, -3]) == [1, 2, 3]
+
+
+def test_what_cannot_be_sent_back_is_said_so(parallel: Any) -> None:
+    from adapters.training.parallel import HelperDied
+
+    with pytest.raises(HelperDied):
+        parallel.base.workers.each(lambda item: lambda: item, [1, 2])
+
+
+def test_a_helper_dies_with_its_parent(parallel: Any) -> None:
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if not parent:
+
+        def work(item: int) -> None:
+            if item == 1:
+                os.write(writing, f"{os.getpid()}".encode())
+                time.sleep(60)
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        parallel.base.workers.each(work, [0, 1])
+    os.close(writing)
+    os.waitpid(parent, 0)
+    with os.fdopen(reading, "rb") as pipe:
+        assert int(pipe.read())  # ends when the helper, which holds its other end, has ended
 
 
 def test_shares_are_even_and_complete(parallel: Any) -> None:
