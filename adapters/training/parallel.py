@@ -13,6 +13,7 @@ import gc
 import os
 import pickle
 import signal
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Generic, NoReturn, TypeVar
@@ -37,15 +38,16 @@ class Workers:
         """Results in the order of the items; what else the function leaves behind in a helper is
         lost. An error is raised when no item is worked on any more.
 
-        Raises HelperDied, and what the function raises.
+        Raises HelperDied, OSError when no process can be forked, and what the function raises.
         """
         count = min(self.count, len(items))
         if count <= 1:
             return [function(item) for item in items]
         with ExitStack() as stack:
-            helpers = [Helper(function, items[first::count]) for first in range(1, count)]
-            for helper in helpers:
-                stack.callback(helper.end)
+            helpers: list[Helper[R]] = []
+            for first in range(1, count):
+                helpers.append(Helper(function, items[first::count]))
+                stack.callback(helpers[-1].end)
             parts = [[function(item) for item in items[::count]]]
             parts += [helper.results() for helper in helpers]
         return [parts[place % count][place // count] for place in range(len(items))]
@@ -66,11 +68,16 @@ class Helper(Generic[R]):
 
     def __init__(self, function: Callable[[T], R], items: Sequence[T]) -> None:
         parent, (reading, writing) = os.getpid(), os.pipe()
-        self._pid = os.fork()
+        self._pipe = os.fdopen(reading, "rb")
+        try:
+            self._pid = os.fork()
+        except OSError:
+            self._pipe.close()
+            os.close(writing)
+            raise
         if not self._pid:
             _work(parent, function, items, writing)
         os.close(writing)
-        self._pipe = os.fdopen(reading, "rb")
 
     def results(self) -> list[R]:
         """Wait for them. Raises HelperDied, and what the function raised."""
@@ -103,9 +110,17 @@ def _work(
         try:
             found: list[Any] | Exception = [function(item) for item in items]
         except Exception as error:
+            error.add_note(traceback.format_exc())  # its own does not travel
             found = error
         with os.fdopen(writing, "wb") as pipe:
-            pickle.dump(found, pipe, protocol=pickle.HIGHEST_PROTOCOL)
+            pipe.write(_pickled(found))
         status = 0
     finally:
         os._exit(status)
+
+
+def _pickled(found: object) -> bytes:
+    try:
+        return pickle.dumps(found, protocol=pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return pickle.dumps(HelperDied(f"a helper's results cannot be sent: {error}; {found!r}"))

@@ -94,8 +94,9 @@ def test_an_error_is_raised_when_nobody_works_any_more(parallel: Any, at: int) -
         return item
 
     started = time.monotonic()
-    with pytest.raises(ValueError, match=f"no {at}"):
+    with pytest.raises(ValueError, match=f"no {at}") as raised:
         workers.each(work, [2, 0, 1] if at == 2 else [2, at])
+    assert at == 2 or "in work" in raised.value.__notes__[0]  # where it was raised
     assert time.monotonic() - started < 30
     with pytest.raises(ChildProcessError):  # none is left
         os.waitpid(-1, os.WNOHANG)
@@ -118,8 +119,28 @@ def test_a_helper_that_dies_is_said_so(parallel: Any) -> None:
 def test_what_cannot_be_sent_back_is_said_so(parallel: Any) -> None:
     from adapters.training.parallel import HelperDied
 
-    with pytest.raises(HelperDied):
+    with pytest.raises(HelperDied, match="cannot be sent"):
         parallel.base.workers.each(lambda item: lambda: item, [1, 2])
+
+
+def test_nothing_is_left_when_no_process_can_be_forked(
+    parallel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork, forked = os.fork, list[int]()
+
+    def fork_once() -> int:
+        if forked:
+            raise BlockingIOError("no more processes")
+        forked.append(fork())
+        return forked[0]
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fork", fork_once)
+    with pytest.raises(BlockingIOError):
+        parallel.base.workers.each(abs, [1, 2, 3])
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_helper_dies_with_its_parent(parallel: Any) -> None:
