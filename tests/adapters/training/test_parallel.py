@@ -32,6 +32,26 @@ def parallel(float32_base: Any) -> Iterator[Any]:
     policy.close()
 
 
+class Forks:
+    """Forks as always, and remembers which; the rest is for the test."""
+
+    def __init__(self, most: int = 99) -> None:
+        self._fork, self._most = os.fork, most
+        self.pids: list[int] = []
+
+    def __call__(self) -> int:
+        if len(self.pids) == self._most:
+            raise BlockingIOError("no more processes")
+        self.pids.append(self._fork())
+        return self.pids[-1]
+
+    def check_gone(self) -> None:
+        """Each has ended, and its parent knows."""
+        for pid in self.pids:
+            with pytest.raises(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
 def train(policy: Any, samples: list[TrainSample], folder: Path) -> bytes:
     """The weights after two steps from the identity."""
     from adapters.training.update import update
@@ -84,8 +104,11 @@ def test_which_worker_is_first_makes_no_difference(
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_an_error_is_raised_when_nobody_works_any_more(parallel: Any, at: int) -> None:
-    workers = parallel.base.workers
+def test_an_error_is_raised_when_nobody_works_any_more(
+    parallel: Any, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    workers, forks = parallel.base.workers, Forks()
+    monkeypatch.setattr(os, "fork", forks)
 
     def work(item: int) -> int:
         if item == at:
@@ -98,8 +121,8 @@ def test_an_error_is_raised_when_nobody_works_any_more(parallel: Any, at: int) -
         workers.each(work, [2, 0, 1] if at == 2 else [2, at])
     assert at == 2 or "in work" in raised.value.__notes__[0]  # where it was raised
     assert time.monotonic() - started < 30
-    with pytest.raises(ChildProcessError):  # none is left
-        os.waitpid(-1, os.WNOHANG)
+    assert len(forks.pids) == (2 if at == 2 else 1)
+    forks.check_gone()
     assert workers.each(lambda item: item * 2, [3, 1, 2, 5]) == [6, 2, 4, 10]
 
 
@@ -126,20 +149,13 @@ def test_what_cannot_be_sent_back_is_said_so(parallel: Any) -> None:
 def test_nothing_is_left_when_no_process_can_be_forked(
     parallel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fork, forked = os.fork, list[int]()
-
-    def fork_once() -> int:
-        if forked:
-            raise BlockingIOError("no more processes")
-        forked.append(fork())
-        return forked[0]
-
+    forks = Forks(most=1)
+    monkeypatch.setattr(os, "fork", forks)
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(os, "fork", fork_once)
     with pytest.raises(BlockingIOError):
         parallel.base.workers.each(abs, [1, 2, 3])
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert len(forks.pids) == 1
+    forks.check_gone()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
