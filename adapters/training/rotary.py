@@ -60,7 +60,8 @@ class Fused:
     ) -> Pair:
         """As transformers calls it: `q` and `k` (n, heads, T, d), `cos` and `sin` (n, T, d)."""
         parts = (q, k, cos, sin)
-        if args or asked or any(part.dtype != torch.float32 for part in parts):
+        is_whole = cos.shape[-1] == q.shape[-1]  # some families turn a part of each head
+        if args or asked or not is_whole or any(part.dtype != torch.float32 for part in parts):
             return self.plain(q, k, cos, sin, *args, **asked)
         return Rotary.apply(q, k, cos.unsqueeze(1), sin.unsqueeze(1))
 

@@ -73,6 +73,21 @@ def test_in_other_dtypes_it_is_as_it_was() -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_where_only_a_part_of_a_head_is_turned_it_is_as_it_was() -> None:
+    import torch
+    from transformers.models.glm4_moe.modeling_glm4_moe import apply_rotary_pos_emb
+
+    from adapters.training.rotary import Fused
+
+    query, key, cos, sin = parts()
+    cos, sin = cos[..., 2:6], sin[..., 2:6]
+    plain: Any = apply_rotary_pos_emb
+    for ours, theirs in zip(
+        Fused(plain)(query, key, cos, sin), plain(query, key, cos, sin), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
 def turned_by_pairs(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
     """As models do that turn neighbours against each other, not halves."""
     import torch
