@@ -1,11 +1,9 @@
 """Samples as tensors, a bounded number of tokens at a time, sorted by length.
 
-Where the model can be packed (packing.py), a micro-batch is one row of tokens without padding. The
-samples of a group share their prompt, so it is computed once for all of them: its tokens but the
-last are their *prefix*. Samples whose prompt no other has are packed whole. Small groups share a
-row, because a row that is too short costs more a token. Where the model cannot be packed, each
-sample is a row, padded to the longest of its micro-batch. A sample's last token is only predicted,
-never read.
+Where the model can be packed (packing.py), a micro-batch is one row of tokens without padding, and
+what its samples have in common is in it once (prefixes.py). Small groups share a row, because a row
+that is too short costs more a token. Where the model cannot be packed, each sequence is a row,
+padded to the longest of its micro-batch. A sequence's last token is only predicted, never read.
 """
 
 from __future__ import annotations
@@ -13,31 +11,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
-from typing import TypeVar
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
 
 from adapters.batch import TrainSample
-from adapters.training.packing import Group, Layout, layout_of
+from adapters.training import packing
+from adapters.training.packing import Layout, layout_of
+from adapters.training.prefixes import Group, Read, group, sequences_of
 
-MOST_WASTE = 1.5  # keys of a row of several prompts, of the budget or what they have apart
+MOST_WASTE = 1.5  # keys of a row of several groups, of the budget or what they have apart
 PADDING_ID = 0  # never seen: attention is causal and padding is on the right
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Some samples of a batch. N is the number of their completion tokens, sample after sample."""
+    """Some samples of a batch. N is the number of their completion tokens, sample after sample; U
+    is that of different tokens after different ones before, which are predicted once.
+    """
 
     indices: tuple[int, ...]  # of the samples in the batch
     lengths: tuple[int, ...]  # completion tokens of each sample; they sum to N
     layout: Layout | None  # None: padded
-    input_ids: Tensor  # packed (1, T), or padded (samples, longest)
-    positions: Tensor  # (N,) flat indices into input_ids of the tokens that predict the targets
-    targets: Tensor  # (N,) completion token ids
+    input_ids: Tensor  # packed (1, T), or padded (sequences, longest)
+    positions: Tensor  # (U,) flat indices into input_ids of the tokens that predict the targets
+    targets: Tensor  # (U,) completion token ids
+    copies: Tensor | None  # (N,) indices of positions and targets; None: U is N
     inference_logprobs: Tensor  # (N,) float32
     advantages: Tensor  # (N,) float32
 
@@ -74,20 +74,6 @@ def check_advantages(samples: Sequence[TrainSample]) -> None:
                 raise ValueError(f"sample {index}: {name} that are not finite")
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Samples that go together, sorted by length, the longest first."""
-
-    indices: tuple[int, ...]
-    prefix: int  # tokens of the prompt that are computed once for all of them
-    longest: int  # own tokens of the first
-
-    @property
-    def area(self) -> int:
-        """Own tokens, where each sample counts as the longest."""
-        return len(self.indices) * self.longest
-
-
 def microbatches(
     samples: Sequence[TrainSample],
     *,
@@ -96,45 +82,31 @@ def microbatches(
     device: torch.device,
 ) -> Iterator[MicroBatch]:
     """Split a batch: no part has more tokens than the budget (in the attention of a packed one, and
-    all through a padded one, each sample counts as the longest), unless one sample has.
+    all through a padded one, each sequence counts as the longest), unless one sequence has.
 
     The prefix of a group that has a row for itself is not counted: were it, a long one would be
-    computed once for each sample.
+    computed once for each sequence.
     """
-    parts = list(_parts(samples, token_budget, packed))
+    sequences = sequences_of(samples)
+    groups = group(sequences, token_budget) if packed else [Group(tuple(sequences), 0)]
+    parts = [part for whole in groups for part in _parts(whole, token_budget)]
     for row in _rows(parts, token_budget) if packed else [[part] for part in parts]:
         yield _micro_batch(samples, row, packed, device)
 
 
-def _parts(samples: Sequence[TrainSample], token_budget: int, packed: bool) -> Iterator[_Part]:
-    """Groups, those that are too large in as many parts as needed, of one size."""
-    for indices, prefix in _groups(samples, packed):
-        rest = sorted(indices, key=lambda index: -_num_tokens(samples[index]))
-        while rest:
-            longest = _num_tokens(samples[rest[0]]) - prefix
-            most = max(1, token_budget // longest)
-            size = -(-len(rest) // -(-len(rest) // most))
-            yield _Part(tuple(rest[:size]), prefix, longest)
-            rest = rest[size:]
+def _parts(whole: Group, token_budget: int) -> Iterator[Group]:
+    """A group, or as many as are needed, of one size, where it is too large."""
+    rest = sorted(whole.sequences, key=lambda sequence: -len(sequence.tokens))
+    while rest:
+        most = max(1, token_budget // (len(rest[0].tokens) - whole.prefix))
+        size = -(-len(rest) // -(-len(rest) // most))
+        yield Group(tuple(rest[:size]), whole.prefix)
+        rest = rest[size:]
 
 
-def _groups(samples: Sequence[TrainSample], packed: bool) -> Iterator[tuple[list[int], int]]:
-    """Indices of samples that go together, with the length of their common prefix."""
-    rest: list[int] = []
-    by_prompt: dict[tuple[int, ...], list[int]] = {}
-    for index, sample in enumerate(samples):
-        by_prompt.setdefault(tuple(sample.prompt_ids), []).append(index)
-    for prompt, indices in by_prompt.items():
-        if packed and len(prompt) > 1 and len(indices) > 1:
-            yield indices, len(prompt) - 1
-        else:
-            rest.extend(indices)
-    yield rest, 0
-
-
-def _rows(parts: Sequence[_Part], token_budget: int) -> list[list[_Part]]:
+def _rows(parts: Sequence[Group], token_budget: int) -> list[list[Group]]:
     """Each part goes into the first row that has room for it, the largest parts first."""
-    rows: list[list[_Part]] = []
+    rows: list[list[Group]] = []
     for part in sorted(parts, key=lambda part: -part.area - part.prefix):
         for row in rows:
             together = [*row, part]
@@ -148,74 +120,99 @@ def _rows(parts: Sequence[_Part], token_budget: int) -> list[list[_Part]]:
     return rows
 
 
-def _row_tokens(row: Sequence[_Part]) -> int:
-    """What the parts have in one row, if each sample counts as the longest."""
-    num_samples = sum(len(part.indices) for part in row)
-    return num_samples * max(part.longest for part in row) + sum(part.prefix for part in row)
+def _row_tokens(row: Sequence[Group]) -> int:
+    """What the parts have in one row, if each sequence counts as the longest."""
+    num_sequences = sum(len(part.sequences) for part in row)
+    return num_sequences * max(part.longest for part in row) + sum(part.prefix for part in row)
 
 
-def _num_keys(row: Sequence[_Part]) -> int:
-    """What the attention of the row holds: each sample has room for the longest prefix."""
-    num_samples = sum(len(part.indices) for part in row)
-    return num_samples * (max(p.longest for p in row) + max(p.prefix for p in row))
+def _num_keys(row: Sequence[Group]) -> int:
+    """What the attention of the row holds: each sequence has room for the longest prefix."""
+    num_sequences = sum(len(part.sequences) for part in row)
+    return num_sequences * (max(p.longest for p in row) + max(p.prefix for p in row))
 
 
-def _num_tokens(sample: TrainSample) -> int:
-    """That the model reads."""
-    return len(sample.prompt_ids) + len(sample.completion_ids) - 1
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a sequence is in the flat input: its first tokens, and its own."""
+
+    sequence: Read
+    prefix: int
+    prefix_at: int
+    own_at: int
+
+    def predicting(self, sample: TrainSample) -> Iterable[int]:
+        """Positions of the prompt's last token and all of the completion but its last."""
+        first, end = len(sample.prompt_ids) - 1, len(self.sequence.tokens)
+        shift, split = self.own_at - self.prefix, max(first, self.prefix)
+        shared = range(self.prefix_at + first, self.prefix_at + self.prefix)
+        return chain(shared, range(shift + split, shift + end))
 
 
 def _micro_batch(
-    samples: Sequence[TrainSample], row: Sequence[_Part], packed: bool, device: torch.device
+    samples: Sequence[TrainSample], row: Sequence[Group], packed: bool, device: torch.device
 ) -> MicroBatch:
-    indices = tuple(index for part in row for index in part.indices)
+    input_ids, places = _packed(row) if packed else _padded(row)
+    indices = tuple(index for place in places for index in place.sequence.indices)
     chosen = [samples[index] for index in indices]
-    shared = [part.prefix for part in row for _ in part.indices]
-    read = [
-        [*sample.prompt_ids[prefix:], *sample.completion_ids[:-1]]
-        for sample, prefix in zip(chosen, shared, strict=True)
-    ]
-    lengths = [len(tokens) for tokens in read]
-    if packed:
-        prefixes = _flat(samples[part.indices[0]].prompt_ids[: part.prefix] for part in row)
-        layout = layout_of(_layout_groups(row, lengths), device)
-        input_ids = [[*prefixes, *_flat(read)]]
-        starts = list(accumulate(lengths[:-1], initial=len(prefixes)))
-    else:
-        layout, longest = None, max(lengths)
-        input_ids = [tokens + [PADDING_ID] * (longest - len(tokens)) for tokens in read]
-        starts = list(range(0, len(read) * longest, longest))
+    positions, targets, copies = _once(
+        torch.tensor(_flat(p.predicting(samples[i]) for p in places for i in p.sequence.indices)),
+        torch.tensor(_flat(sample.completion_ids for sample in chosen)),
+    )
     return MicroBatch(
         indices=indices,
         lengths=tuple(len(sample.completion_ids) for sample in chosen),
-        layout=layout,
+        layout=layout_of(_layout_groups(row), device) if packed else None,
         input_ids=torch.tensor(input_ids, device=device),
-        positions=torch.tensor(_positions(chosen, starts, lengths), device=device),
-        targets=torch.tensor(_flat(s.completion_ids for s in chosen), device=device),
+        positions=positions.to(device),
+        targets=targets.to(device),
+        copies=None if copies is None else copies.to(device),
         inference_logprobs=_numbers((s.inference_logprobs for s in chosen), device),
         advantages=_numbers((s.advantages for s in chosen), device),
     )
 
 
-def _layout_groups(row: Sequence[_Part], lengths: Sequence[int]) -> list[Group]:
-    rest = iter(lengths)
-    return [Group(part.prefix, tuple(islice(rest, len(part.indices)))) for part in row]
+def _packed(row: Sequence[Group]) -> tuple[list[list[int]], list[_Place]]:
+    """All prefixes, then what each sequence has of its own."""
+    prefixes = _flat(part.sequences[0].tokens[: part.prefix] for part in row)
+    starts = accumulate((part.prefix for part in row), initial=0)
+    at, own, places = len(prefixes), [], []
+    for part, prefix_at in zip(row, starts, strict=False):  # the last one is the end
+        for sequence in part.sequences:
+            places.append(_Place(sequence, part.prefix, prefix_at, at))
+            own.append(sequence.tokens[part.prefix :])
+            at += len(own[-1])
+    return [[*prefixes, *_flat(own)]], places
 
 
-def _positions(
-    chosen: Sequence[TrainSample], starts: Sequence[int], lengths: Sequence[int]
-) -> list[int]:
-    """Of the tokens that predict: the prompt's last and all of the completion but its last."""
-    ends = [start + length for start, length in zip(starts, lengths, strict=True)]
-    return _flat(
-        range(end - len(sample.completion_ids), end)
-        for sample, end in zip(chosen, ends, strict=True)
-    )
+def _padded(row: Sequence[Group]) -> tuple[list[list[int]], list[_Place]]:
+    """A row for each sequence."""
+    sequences = [sequence for part in row for sequence in part.sequences]
+    longest = max(len(sequence.tokens) for sequence in sequences)
+    places = [_Place(sequence, 0, 0, at * longest) for at, sequence in enumerate(sequences)]
+    fill = [PADDING_ID] * longest
+    return [[*sequence.tokens, *fill][:longest] for sequence in sequences], places
 
 
-def _flat(lists: Iterable[Sequence[T]]) -> list[T]:
-    return [value for values in lists for value in values]
+def _layout_groups(row: Sequence[Group]) -> list[packing.Group]:
+    return [
+        packing.Group(part.prefix, tuple(len(s.tokens) - part.prefix for s in part.sequences))
+        for part in row
+    ]
+
+
+def _once(positions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(N,) positions and targets with each pair once, (U,), and where each is, unless U is N."""
+    num_ids = int(targets.max()) + 1
+    pairs, copies = (positions * num_ids + targets).unique(return_inverse=True)
+    if len(pairs) == len(positions):
+        return positions, targets, None
+    return pairs // num_ids, pairs % num_ids, copies
+
+
+def _flat(lists: Iterable[Iterable[int]]) -> list[int]:
+    return list(chain.from_iterable(lists))
 
 
 def _numbers(lists: Iterable[Sequence[float]], device: torch.device) -> Tensor:
-    return torch.tensor(_flat(lists), dtype=torch.float32, device=device)
+    return torch.tensor(list(chain.from_iterable(lists)), dtype=torch.float32, device=device)

@@ -117,12 +117,13 @@ class Policy:
         return files
 
     def logprobs(self, batch: MicroBatch, *, temperature: float) -> Tensor:
-        """(N,) log-probabilities of the batch's targets."""
+        """(N,) log-probabilities of the completion tokens of the batch's samples."""
         with self._autocast():
             states = self._hidden(batch)[batch.positions]
-            return token_logprobs(
+            logprobs = token_logprobs(
                 states, batch.targets, self._head, num_ids=self.num_ids, temperature=temperature
             )
+        return logprobs if batch.copies is None else logprobs[batch.copies]
 
     def under(self, policy: str) -> AbstractContextManager[Any]:
         """Whose log-probabilities they are: "adapter", as always (raises NoAdapter), or "base"."""

@@ -3,8 +3,9 @@
 vLLM 0.32's torch operations gather a copy of A and B for every token, and give rows without an
 adapter, in a batch where others have one, the weights of the last slot. `grouped` does it with one
 pair of matrix products per adapter, and leaves those rows alone. `seeds` mends another fault of
-the CPU backend, of which the engine dies; `naps` leaves the cores to those that work, and
-`spelling` spares the web process a fifth of its time while a cycle samples, on GPUs too.
+the CPU backend, of which the engine dies; `naps` leaves the cores to those that work, `one_call`
+spares each step a message and a wait, and `spelling` spares the web process a fifth of its time
+while a cycle samples, on GPUs too.
 
 vLLM loads this module into each of its processes, but only the worker has LoRA layers and samples:
 no test runs before a worker asks for the class of the LoRA layers. All of them wait for others.
@@ -45,6 +46,7 @@ def register() -> None:
             "seeds.mend_seeded_prefill",
             otherwise="seeded requests with long prompts stay dangerous",
         )
+        _mend("one_call.merge_calls", otherwise="the worker is called twice in each step")
         if problem := _self_test():
             logger.error("LoRA on CPU stays as shipped: the self-test failed: %s", problem)
             return shipped

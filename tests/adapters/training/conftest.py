@@ -88,13 +88,18 @@ def policy(float32_base: Any) -> Iterator[Any]:
 @pytest.fixture
 def samples() -> list[TrainSample]:
     """Twelve samples of many lengths, with advantages of both signs; six and five of them have one
-    prompt (which is computed once for all), one stands alone.
+    prompt (which is computed once for all), one stands alone. Two say what another says, and one
+    goes on differently after the same beginning.
     """
     rng = random.Random(7)
     prompts = [[rng.randrange(NUM_IDS) for _ in range(size)] for size in (3, 6, 4)]
     batch: list[TrainSample] = []
     for index in range(12):
         completion = [rng.randrange(NUM_IDS) for _ in range(rng.randint(1, 9))]
+        if index in (8, 9):
+            completion = batch[index - 6].completion_ids
+        if index == 11:
+            completion = [*batch[5].completion_ids[:-1], *completion]
         logprobs = [-rng.uniform(1, 7) for _ in completion]
         advantages = [rng.choice([0.75, -0.25, 0.5]) for _ in completion]
         batch.append(

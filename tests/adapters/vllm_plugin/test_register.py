@@ -38,6 +38,17 @@ def runner() -> Iterator[Any]:
 
 
 @pytest.fixture(autouse=True)
+def worker() -> Iterator[Any]:
+    """vLLM's CPU worker, as shipped again after the test."""
+    from vllm.v1.worker.cpu_worker import CPUWorker
+
+    worker: Any = CPUWorker
+    yield worker
+    if "execute_model" in vars(worker):
+        del worker.execute_model
+
+
+@pytest.fixture(autouse=True)
 def queues(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module of vLLM's message queues, as shipped again after the test."""
     from vllm.distributed.device_communicators import shm_broadcast
@@ -241,3 +252,61 @@ def test_the_runner_is_mended_once(platform: Any, runner: Any) -> None:
     platform.get_punica_wrapper()
     assert vars(runner)["sample_tokens"] is mended
     assert mended.__wrapped__ is runner.__mro__[1].sample_tokens
+
+
+class AWorker:
+    """Whose model says what it has made of a step: None are logits, to be sampled from."""
+
+    def __init__(self, made: str | None) -> None:
+        self.made = made
+
+    def execute_model(self, _: Any) -> str | None:
+        return self.made
+
+    def sample_tokens(self, grammar: Any) -> str:
+        assert grammar is None
+        return "tokens"
+
+
+@pytest.mark.parametrize(
+    ("made", "has_grammar", "answer"),
+    [
+        (None, False, "tokens"),
+        (None, True, None),  # the scheduler asks again, with the bitmask
+        ("nothing to do", False, "nothing to do"),
+        ("nothing to do", True, "nothing to do"),
+    ],
+)
+def test_a_step_without_a_grammar_is_one_call(
+    made: str | None, has_grammar: bool, answer: str | None
+) -> None:
+    from adapters.vllm_plugin.one_call import sample_at_once
+
+    scheduled = SimpleNamespace(has_structured_output_requests=has_grammar)
+    assert sample_at_once(AWorker.execute_model)(AWorker(made), scheduled) == answer
+
+
+def test_the_worker_is_mended_once(platform: Any, worker: Any) -> None:
+    from adapters.vllm_plugin import register
+
+    register()
+    platform.get_punica_wrapper()
+    mended = vars(worker)["execute_model"]
+    platform.get_punica_wrapper()
+    assert vars(worker)["execute_model"] is mended
+    assert mended.__wrapped__ is worker.__mro__[1].execute_model
+
+
+def test_a_scheduler_that_does_not_say_what_has_a_grammar_is_left_alone(
+    platform: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.v1.core.sched.output import SchedulerOutput
+
+    from adapters.vllm_plugin import WRAPPER, register
+
+    known = dict(SchedulerOutput.__dataclass_fields__)
+    del known["has_structured_output_requests"]
+    monkeypatch.setattr(SchedulerOutput, "__dataclass_fields__", known)
+    register()
+    assert platform.get_punica_wrapper() == WRAPPER
+    assert "execute_model" not in vars(worker)
