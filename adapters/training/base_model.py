@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from adapters.base_digest import base_digest
 from adapters.training.norms import fuse_norms
@@ -160,9 +160,13 @@ def _refuse_changed_logits(config: Any) -> None:
 
 
 def _forbid_dropout(config: Any) -> None:
-    """Whatever a model's family calls it: an old policy's numbers must be there again."""
+    """Whatever a model's family calls it, and in whichever of its parts: an old policy's numbers
+    must be there again.
+    """
     for name, value in vars(config).items():
-        if isinstance(value, float) and ("dropout" in name or "pdrop" in name):
+        if isinstance(value, PreTrainedConfig):
+            _forbid_dropout(value)
+        elif isinstance(value, float) and ("dropout" in name or "pdrop" in name):
             setattr(config, name, 0.0)
 
 

@@ -52,3 +52,15 @@ def test_no_dropout_is_left(model_dir: Path, tmp_path: Path) -> None:
     before = model(input_ids=ids).logits
     checkpoint_gradients(model)
     assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_no_dropout_is_left_in_a_part_of_a_config() -> None:
+    from transformers import LlavaConfig, Qwen2Config
+
+    from adapters.training.base_model import _forbid_dropout
+
+    config = LlavaConfig(text_config=Qwen2Config(attention_dropout=0.5))
+    text: Any = config.text_config
+    assert text.attention_dropout == 0.5
+    _forbid_dropout(config)
+    assert text.attention_dropout == 0.0
