@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import perf_counter
 from typing import Final, TypeVar
 
@@ -114,9 +115,13 @@ class Journaling:
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=timeout_s)
 
-    async def close(self) -> None:
-        """Leave what is left to the process that starts next."""
-        await self._run(self._journal.close)
+    async def close(self, timeout_s: float) -> None:
+        """Leave what is left to the process that starts next, without waiting for longer for a disk
+        that does not answer.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._run(self._journal.close)
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:

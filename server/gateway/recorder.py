@@ -110,7 +110,7 @@ class Recorder:
         self._committer = asyncio.create_task(self._commit_all(), name="log committer")
 
     async def stop(self) -> None:
-        """Write what waits, to the database or the spool, then end."""
+        """Write what waits, to the database or the spool, then end. Each has `timeout_s` for it."""
         self._is_closed = True
         if self._committer is None:
             return
@@ -122,11 +122,11 @@ class Recorder:
         await asyncio.wait({self._committer}, timeout=self._timeout_s)
         self._committer.cancel()
         await asyncio.wait({self._committer})
-        await self._spooler.stop()
+        await self._spooler.stop(self._timeout_s)
         self._committer = None
-        await self._backlog.close()
+        await self._backlog.close(self._timeout_s)
         if self._journal is not None:
-            await self._journal.close()
+            await self._journal.close(self._timeout_s)
 
     @property
     def status(self) -> LogStatus:

@@ -39,12 +39,17 @@ class Spooler:
         """Start the task."""
         self._task = asyncio.create_task(self._run(), name="log spooler")
 
-    async def stop(self) -> None:
-        """Write what waits, then end."""
+    async def stop(self, timeout_s: float) -> None:
+        """Write what waits, if the disk takes it in time, then end."""
         self.is_on = self._is_over = True
         self._wake.set()
-        if self._task is not None:
-            await self._task
+        if self._task is None:
+            return
+        _, late = await asyncio.wait({self._task}, timeout=timeout_s)
+        if late:
+            logger.error("the log's spool is left as it is: its disk does not answer")
+            self._task.cancel()
+            await asyncio.wait(late)
 
     def begin(self, reason: str) -> None:
         """From now on what waits goes to the spool."""

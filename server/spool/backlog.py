@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -111,9 +112,13 @@ class Backlog:
         """Whether the disk takes anything."""
         return await self._run(self._spool.probe)
 
-    async def close(self) -> None:
-        """Leave what is left to the process that starts next."""
-        await self._run(self._spool.close)
+    async def close(self, timeout_s: float) -> None:
+        """Leave what is left to the process that starts next. A disk that does not answer in time
+        is not waited for: that process finds out that this one is gone.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._run(self._spool.close)
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from server.spool import journal as journal_module
 from server.spool.backlog import Backlog
 from server.spool.entries import encode
 from server.spool.journal import Journal
-from server.spool.spool import PROBE_BYTES
+from server.spool.spool import PROBE_BYTES, Spool
 from tests.server.gateway.test_recorder import entry
 from tests.server.gateway.test_spooling import Mood, Rows, left_in, patched, record_all, rows
 from tests.waiting import until
@@ -377,7 +378,7 @@ async def test_what_passes_the_journal_by_passes_nobody_in_it(tmp_path: Path):
     journaling.keep(b"c", lambda kept: heard.append(("c", kept is not None)), alone=True)
     await journaling.finish(10)
     journaling.pass_on(lambda kept: heard.append(("d", kept is not None)))
-    await journaling.close()
+    await journaling.close(10)
     assert heard == [("a", True), ("b", False), ("c", True), ("d", False)]
 
 
@@ -387,3 +388,39 @@ async def test_what_a_slow_commit_has_stored_is_not_put_back():
     first.settle()
     line.put_back([first, second])
     assert line.take(10) == [second]
+
+
+class StuckDisk:
+    """Nothing that is written comes back until it is let go."""
+
+    def __init__(self) -> None:
+        self.is_free = threading.Event()
+
+    def write(self, *_: object) -> None:
+        self.is_free.wait(30)
+
+
+@pytest.mark.parametrize("where", ["journal", "spool"])
+async def test_a_disk_that_does_not_answer_holds_up_no_stop(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+):
+    stuck = StuckDisk()
+    rows.mood = "fails" if where == "spool" else "well"
+    monkeypatch.setattr(Spool if where == "spool" else Journal, "append", stuck.write)
+    database = Database("sqlite+aiosqlite:///nowhere.db")
+    journal = Journaling(Journal(tmp_path)) if where == "journal" else None
+    backlog = Backlog(tmp_path, max_bytes=2**20)
+    recorder = Recorder(
+        database, backlog, journal, queue_size=9, timeout_s=0.2, is_alone=lambda: False
+    )
+    await recorder.start()
+    [answer] = await record_all(recorder, "a")
+    await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(10):
+            await recorder.stop()
+            with pytest.raises(LogUnavailable):
+                await answer
+    finally:
+        stuck.is_free.set()
+        await database.close()
