@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from adapters.batch import TrainSample
-from adapters.training import packing
-from adapters.training.packing import Layout, layout_of
+from adapters.training.packing import GroupShape, Layout, layout_of
 from adapters.training.prefixes import Group, Read, group, sequences_of
 
 MOST_WASTE = 1.5  # keys of a row of several groups, of the budget or what they have apart
@@ -162,7 +161,7 @@ def _micro_batch(
     return MicroBatch(
         indices=indices,
         lengths=tuple(len(sample.completion_ids) for sample in chosen),
-        layout=layout_of(_layout_groups(row), device) if packed else None,
+        layout=layout_of(list(map(_shape, row)), device) if packed else None,
         input_ids=torch.tensor(input_ids, device=device),
         positions=positions.to(device),
         targets=targets.to(device),
@@ -194,11 +193,9 @@ def _padded(row: Sequence[Group]) -> tuple[list[list[int]], list[_Place]]:
     return [[*sequence.tokens, *fill][:longest] for sequence in sequences], places
 
 
-def _layout_groups(row: Sequence[Group]) -> list[packing.Group]:
-    return [
-        packing.Group(part.prefix, tuple(len(s.tokens) - part.prefix for s in part.sequences))
-        for part in row
-    ]
+def _shape(part: Group) -> GroupShape:
+    own = tuple(len(sequence.tokens) - part.prefix for sequence in part.sequences)
+    return GroupShape(part.prefix, own)
 
 
 def _once(positions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

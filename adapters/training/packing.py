@@ -1,8 +1,8 @@
-"""Several samples in one row of tokens, without padding, and each common prompt only once.
+"""Several samples in one row of tokens, without padding, and what they have in common only once.
 
 Everything in a decoder but the attention looks at one token at a time. So a micro-batch is a single
-row: first the prompts' tokens that several of its samples share (the *prefixes*), one after the
-other, then what each sample has of its own. Linear layers and norms see no padding and no token
+row: first the beginnings that several of its samples share (the *prefixes*), one after the other,
+then what each sample has of its own. Linear layers and norms see no padding and no token
 twice. The attention alone puts the samples' own tokens into a rectangle, lets them attend to their
 prefix and to what came before them, and each prefix to itself (Prefix Grouper, arXiv 2506.05433,
 with exact gradients, and for several prompts at a time).
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Samples with a common prefix."""
+class GroupShape:
+    """Of samples with a common prefix: how many tokens they have."""
 
     prefix: int  # its tokens, 0 for none
     lengths: tuple[int, ...]  # own tokens of each sample
@@ -63,7 +63,7 @@ class Layout:
     mask: Tensor | None  # what own tokens attend to, for each sample or all; None: one sample
 
 
-def layout_of(groups: Sequence[Group], device: torch.device) -> Layout:
+def layout_of(groups: Sequence[GroupShape], device: torch.device) -> Layout:
     """The layout of a row: all groups' prefixes, then all groups' samples."""
     sizes = [group.prefix for group in groups]
     lengths = [length for group in groups for length in group.lengths]
@@ -90,7 +90,7 @@ def _chained(lists: Iterable[Iterable[int]]) -> list[int]:
     return list(chain.from_iterable(lists))
 
 
-def _owners(groups: Sequence[Group], device: torch.device) -> Tensor:
+def _owners(groups: Sequence[GroupShape], device: torch.device) -> Tensor:
     owners = [at for at, group in enumerate(groups) for _ in group.lengths]
     return torch.tensor(owners, device=device)
 
@@ -268,7 +268,7 @@ def try_packing(model: Any) -> bool:
     prefix = rows.new_tensor([2, 1])
     whole = torch.cat([prefix.expand(3, -1), rows], dim=1)
     plain = decoder(input_ids=whole, use_cache=False).last_hidden_state[:, 2:]
-    layout = layout_of([Group(2, (3, 3, 3))], model.device)
+    layout = layout_of([GroupShape(2, (3, 3, 3))], model.device)
     AttentionInterface.register(NAME, attention)
     try:
         model.set_attn_implementation(NAME)

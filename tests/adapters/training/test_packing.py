@@ -129,14 +129,14 @@ def test_attention_and_its_gradients_are_those_of_each_sample_alone(
     import torch
 
     from adapters.training import packing
-    from adapters.training.packing import Group, attention, layout_of
+    from adapters.training.packing import GroupShape, attention, layout_of
 
     monkeypatch.setattr(packing, "MOST_KEYS", most_keys)
     torch.manual_seed(3)
     size = sum(prefix + sum(lengths) for prefix, lengths in groups)
     shapes = ((1, 4, size, 8), (1, 2, size, 8), (1, 2, size, 8))
     parts = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    layout = layout_of([Group(*group) for group in groups], torch.device("cpu"))
+    layout = layout_of([GroupShape(*group) for group in groups], torch.device("cpu"))
     query, key, value = parts
     if len(groups) == 1 and len(groups[0][1]) == 1:  # the row is one sequence
         groups = [(0, (size,))]

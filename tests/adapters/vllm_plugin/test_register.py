@@ -26,26 +26,27 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Any:
     return platform
 
 
+def as_shipped(owner: Any, method: str) -> Iterator[Any]:
+    """A class that inherits a method, without its own again after the test."""
+    yield owner
+    if method in vars(owner):
+        delattr(owner, method)
+
+
 @pytest.fixture(autouse=True)
 def runner() -> Iterator[Any]:
-    """vLLM's CPU model runner, as shipped again after the test."""
+    """vLLM's CPU model runner."""
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
-    runner: Any = CPUModelRunner
-    yield runner
-    if "sample_tokens" in vars(runner):
-        del runner.sample_tokens
+    yield from as_shipped(CPUModelRunner, "sample_tokens")
 
 
 @pytest.fixture(autouse=True)
 def worker() -> Iterator[Any]:
-    """vLLM's CPU worker, as shipped again after the test."""
+    """vLLM's CPU worker."""
     from vllm.v1.worker.cpu_worker import CPUWorker
 
-    worker: Any = CPUWorker
-    yield worker
-    if "execute_model" in vars(worker):
-        del worker.execute_model
+    yield from as_shipped(CPUWorker, "execute_model")
 
 
 @pytest.fixture(autouse=True)
