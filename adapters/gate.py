@@ -11,12 +11,16 @@ Where the truth of enough probe prompts is known, accuracy decides in the place 
 of the paired differences must be a gain, and the lower bound of a one-sided bootstrap over prompts
 no loss. That bound never falls when some prompt's accuracy rises, which a t-test cannot promise.
 Fewer truths than that only veto. What protects from collapse holds in either case.
+
+Every condition is monotonic: a candidate that answers better is not refused where a worse one is
+not. So what refuses the best candidate that there could be refuses all of them, and can be known
+before one is trained (`foreseen`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum, isfinite
 
 from adapters.quality import Interval, paired_difference
@@ -74,6 +78,20 @@ def decide(
         *_side_effects(candidate, incumbent, policy),
     )
     return GateDecision(promote=not reasons, reasons=reasons)
+
+
+def foreseen(incumbent: EvaluationReport, policy: GatePolicy) -> tuple[str, ...]:
+    """The reasons for which no candidate whatever will replace the incumbent; none: one might."""
+    best = replace(
+        incumbent,
+        agreements=dict.fromkeys(incumbent.agreements, 1.0),
+        accuracies=dict.fromkeys(incumbent.accuracies, 1.0),
+        answer_rate=1.0,
+        flip_rate=0.0,
+        kl=0.0,
+    )
+    verdict = decide(best, incumbent, policy)
+    return () if verdict.promote else verdict.reasons
 
 
 def _same_probe(

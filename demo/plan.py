@@ -18,6 +18,7 @@ SERVED_MODEL = "ttrl"
 MAX_TOKENS = 64  # the longest right solution has 48
 
 LEARNING = Learning(
+    steps=20,
     prompts_per_step=8,
     samples_per_prompt=33,
     max_tokens=MAX_TOKENS,
@@ -57,7 +58,6 @@ class Player:
     kind: str
     draw: Callable[..., list[Question]]
     samples: int  # of each question when it is measured
-    steps: int  # of its cycle
 
     def traffic(self) -> tuple[list[Question], list[Question]]:
         """Distinct questions to learn from, and others to ask while that goes on."""
@@ -75,11 +75,11 @@ class Player:
         return TenantSettings(
             answer="math",
             views=[View(pattern=view.pattern, templates=list(view.templates))],
-            learning=LEARNING.model_copy(update={"steps": self.steps}),
+            learning=LEARNING,
             gate=GATE,
         )
 
 
-ADDER = Player("adder", ADDITION, additions, samples=16, steps=20)
-NOVICE = Player("novice", SUBTRACTION, subtractions, samples=4, steps=10)
+ADDER = Player("adder", ADDITION, additions, samples=16)
+NOVICE = Player("novice", SUBTRACTION, subtractions, samples=4)
 PLAYERS = (ADDER, NOVICE)

@@ -28,7 +28,12 @@ from ttrl_client.types import CycleStatus
 
 from server.adaptation.batches import Batches
 from server.adaptation.ending import Ending
-from server.adaptation.evaluation import decide_and_store, measure_candidate, measure_incumbent
+from server.adaptation.evaluation import (
+    decide_and_store,
+    measure_candidate,
+    measure_incumbent,
+    refusal,
+)
 from server.adaptation.judging import judge
 from server.adaptation.learning import learn, no_signal
 from server.adaptation.promotion import go_live, publish
@@ -39,6 +44,7 @@ from server.adaptation.settling import settle
 
 async def run_cycle(run: Run) -> Ending:
     """Select, measure, learn step by step, settle, measure again, and go live if it is better.
+    Where nothing that could be learned would go live, nothing is.
 
     Raises:
         CycleError: it was cancelled, lost its lease, or cannot go on.
@@ -51,6 +57,8 @@ async def run_cycle(run: Run) -> Ending:
     if selection.shortage is not None:
         return Ending(CycleStatus.SKIPPED, (selection.shortage,))
     baseline = await measure_incumbent(run, selection)
+    if reasons := refusal(run, baseline):
+        return Ending(CycleStatus.REJECTED, reasons)
 
     progress = run.progress
     async with aclosing(Batches(run, selection)) as batches:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ttrl_client.types import CyclePhase
 
-from adapters.gate import GateDecision, GatePolicy, decide
+from adapters.gate import GateDecision, GatePolicy, decide, foreseen
 from adapters.report import EvaluationReport, ProbeSample, labels_of, report
 from server.adaptation.judging import answer_classes, train_sample
 from server.adaptation.learner import Checkpoint
@@ -33,6 +33,7 @@ from server.tenants import identity_ref
 
 KL_SAMPLES = 64
 MAX_LOG_RATIO = 20.0  # beyond it, a single token would overflow the mean
+NO_CANDIDATE = "not_trained: no candidate could pass the gate"
 
 Labels = Mapping[str, str | None]
 Truths = Mapping[str, str]
@@ -80,6 +81,12 @@ async def _untrained_agreement(run: Run, probe: Sequence[Prompt]) -> dict[str, A
     answered = await asyncio.to_thread(_probe_samples, run, groups, {}, {})
     made = report(untrained.label, answered, {}, kl=None)
     return {"view_agreement": made.view_agreement, "view_agreements": made.view_agreements}
+
+
+def refusal(run: Run, baseline: Baseline) -> tuple[str, ...]:
+    """Why there is no use in learning: the gate would refuse whatever comes of it. None: learn."""
+    reasons = foreseen(baseline.report, GatePolicy(**run.settings.gate.model_dump()))
+    return (NO_CANDIDATE, *reasons) if reasons else ()
 
 
 async def measure_candidate(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ttrl_client.types import Gate
 
-from adapters.gate import GatePolicy, decide
+from adapters.gate import GatePolicy, decide, foreseen
 from adapters.report import EvaluationReport
 
 PROMPTS = [f"q{number}" for number in range(16)]
@@ -158,6 +158,59 @@ def test_two_probes_of_one_size_are_not_one_probe() -> None:
     others = {f"r{number}": 0.8 for number in range(16)}
     decision = decide(replace(CANDIDATE, agreements=others), INCUMBENT, POLICY)
     assert decision.reasons == ("agreements: of 16 prompts, other ones than before",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({}, ()),
+        ({"view_agreement": 0.21}, ("view_agreement: 0.2100 < 0.7000",)),
+        ({"view_agreements": {"q0": 0.9}}, ("labels: 1 < 8",)),
+        (agreeing(0.98), ("label_agreement_gain: 0.0200 < 0.0300",)),
+        ({"num_prompts": 7}, ("num_prompts: 7 < 8",)),
+        ({"answer_rate": nan}, ("answer_rate: nan is not a number",)),
+        ({"answer_rate": 0.0}, ()),
+        ({"view_agreement": 0.21, "accuracies": dict.fromkeys(PROMPTS, 0.4)}, ()),
+    ],
+)
+def test_what_refuses_every_candidate_is_foreseen(
+    changes: dict[str, Any], reasons: tuple[str, ...]
+) -> None:
+    assert foreseen(replace(INCUMBENT, **changes), POLICY) == reasons
+
+
+def test_a_disabled_gate_foresees_nothing() -> None:
+    hopeless = replace(INCUMBENT, view_agreement=0.0)
+    assert foreseen(hopeless, GatePolicy(enabled=False)) == ()
+
+
+SHARE = st.floats(0.0, 1.0)
+SHARES = st.lists(SHARE, min_size=16, max_size=16)
+
+
+@given(
+    after=st.tuples(SHARES, SHARE, SHARE, SHARES),
+    before=st.tuples(SHARES, SHARE, SHARE, SHARES),
+    trust=SHARE,
+    num_truths=st.sampled_from([0, 6, 16]),
+)
+def test_where_refusal_is_foreseen_no_candidate_is_promoted(
+    after: tuple[list[float], float, float, list[float]],
+    before: tuple[list[float], float, float, list[float]],
+    trust: float,
+    num_truths: int,
+) -> None:
+    def answering(agreements: list[float], rate: float, kl: float, right: list[float]) -> Any:
+        return {
+            "agreements": dict(zip(PROMPTS, agreements, strict=True)),
+            "accuracies": dict(zip(PROMPTS[:num_truths], right, strict=False)),
+            "answer_rate": rate,
+            "kl": kl,
+        }
+
+    incumbent = replace(INCUMBENT, view_agreement=trust, **answering(*before))
+    candidate = replace(CANDIDATE, **answering(*after))
+    assert not (foreseen(incumbent, POLICY) and decide(candidate, incumbent, POLICY).promote)
 
 
 def test_a_disabled_gate_says_so() -> None:

@@ -45,6 +45,7 @@ VIEWS = [
         "templates": ["Compute {a} + {b}.", "{a} + {b} = ?", "Add {b} to {a}: {a} + {b}"],
     }
 ]
+LENIENT = {"min_view_agreement": 0, "min_gain": -1, "max_flip_rate": 1}  # a gate's
 
 
 def settings_of(**changes: Any) -> TenantSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -23,8 +23,8 @@ from .scene import Scene, settings_of
 from .test_crashes import Crash, CrashingDatabase, closing
 
 
-def ahead(**learning: object) -> TenantSettings:
-    return settings_of(learning={"ahead": True, "average": False, **learning})
+def ahead(gate: Mapping[str, object] | None = None, **learning: object) -> TenantSettings:
+    return settings_of(learning={"ahead": True, "average": False, **learning}, gate=gate or {})
 
 
 def sampled_from(scene: Scene, steps: Sequence[int]) -> list[str]:
@@ -76,7 +76,7 @@ async def test_by_default_nothing_is_sampled_meanwhile(scene: Scene) -> None:
 async def test_where_nothing_was_learned_nothing_is_stale(scene: Scene) -> None:
     await scene.tenant()
     scene.model.base_skill = 1.0  # unanimous everywhere
-    cycle = await scene.run(ahead(steps=10))
+    cycle = await scene.run(ahead(steps=10, gate={"min_gain": 0}))
     assert cycle.steps_done == 3
     assert [step.metrics["staleness"] for step in await scene.steps(cycle.id)] == [0, 0, 0]
 

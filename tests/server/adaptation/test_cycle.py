@@ -130,7 +130,7 @@ async def test_labels_that_the_views_deny_are_not_learned(scene: Scene) -> None:
         return right + ord(ask.prompt.split("user\n")[1][0])  # each phrasing its own mistake
 
     scene.model.base_skill, scene.model.wrong = 0.0, by_view
-    cycle = await scene.run()
+    cycle = await scene.run(settings_of(gate={"enabled": False}))
     assert cycle.status == CycleStatus.REJECTED
     assert cycle.reasons is not None
     assert cycle.reasons[0] == "no_signal: 0 of 12 groups had a label the views agree on"
@@ -155,10 +155,38 @@ async def test_that_a_trained_version_agrees_with_itself_proves_nothing(scene: S
     assert cycle.incumbent_report["label_agreement"] > 0.6  # sure of itself it is
 
 
+async def test_what_the_gate_would_refuse_in_any_case_is_not_learned(scene: Scene) -> None:
+    def by_view(ask: Ask, right: int, dice: random.Random) -> int:
+        return right + ord(ask.prompt.split("user\n")[1][0])  # each phrasing its own mistake
+
+    await scene.tenant()
+    scene.model.base_skill, scene.model.wrong = 0.0, by_view
+    cycle = await scene.run()
+    assert (cycle.status, cycle.decision) == (CycleStatus.REJECTED, "rejected")
+    assert cycle.reasons == [
+        "not_trained: no candidate could pass the gate",
+        "view_agreement: 0.0000 < 0.7000",
+        "labels: 0 < 3",
+    ]
+    assert (cycle.steps_done, scene.trainer.asked) == (0, [])
+    assert cycle.candidate_report is None
+    assert cycle.incumbent_report is not None
+    assert {ask.model for ask in scene.model.asked} == {"identity"}
+
+
+async def test_where_nothing_is_left_to_gain_nothing_is_learned(scene: Scene) -> None:
+    await scene.tenant()
+    scene.model.base_skill = 1.0  # unanimous everywhere
+    cycle = await scene.run()
+    assert (cycle.status, cycle.steps_done) == (CycleStatus.REJECTED, 0)
+    assert cycle.reasons is not None
+    assert cycle.reasons[1:] == ["label_agreement_gain: 0.0000 < 0.0300"]
+
+
 async def test_training_ends_when_nothing_more_can_be_learned(scene: Scene) -> None:
     await scene.tenant()
     scene.model.base_skill = 1.0  # unanimous everywhere
-    cycle = await scene.run(settings_of(learning={"steps": 10}))
+    cycle = await scene.run(settings_of(learning={"steps": 10}, gate={"min_gain": 0}))
     assert cycle.status == CycleStatus.REJECTED
     assert cycle.steps_done == 3
     assert {group.reason for group in await scene.groups(cycle.id)} == {"unanimous"}
@@ -183,7 +211,7 @@ async def test_too_small_a_probe_skips_the_cycle(scene: Scene) -> None:
 
 async def test_truncated_samples_neither_vote_nor_teach(scene: Scene) -> None:
     await scene.tenant()
-    cycle = await scene.run(settings_of(learning={"max_tokens": 4}))
+    cycle = await scene.run(settings_of(learning={"max_tokens": 4}, gate={"enabled": False}))
     assert cycle.status == CycleStatus.REJECTED
     assert {group.reason for group in await scene.groups(cycle.id)} == {"no_answer"}
     assert (await scene.steps(cycle.id))[0].metrics["truncated_share"] == 1.0

@@ -15,10 +15,9 @@ from server.adaptation.conduct import conduct
 from server.db.models import Cycle
 
 from .fake_trainer import FakeTrainer, read_skill
-from .scene import Scene, settings_of
+from .scene import LENIENT, Scene, settings_of
 from .test_crashes import Crash, CrashingDatabase, closing
 
-LENIENT = {"min_view_agreement": 0, "min_gain": -1, "max_flip_rate": 1}
 SETTINGS = settings_of(learning={"steps": 8}, gate=LENIENT)
 STOPPED_AFTER = 5
 

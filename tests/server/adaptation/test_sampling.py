@@ -62,7 +62,7 @@ def test_training_wants_all_samples_unless_it_is_told_how_many() -> None:
 async def test_a_unanimous_group_ends_with_its_first_wave(scene: Scene) -> None:
     await scene.tenant()
     scene.model.base_skill = 1.0
-    cycle = await scene.run(settings_of(learning=WAVES))
+    cycle = await scene.run(settings_of(learning=WAVES, gate={"min_gain": 0}))
     groups = await scene.groups(cycle.id)
     assert {(group.reason, group.num_samples) for group in groups} == {("unanimous", 4)}
     (step,) = await scene.steps(cycle.id)

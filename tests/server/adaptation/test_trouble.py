@@ -24,7 +24,7 @@ from tests.fakes.vllm_plan import Ask
 
 from .conftest import HandClock
 from .fake_trainer import read_skill, write_adapter
-from .scene import Scene, make_scene, settings_of
+from .scene import LENIENT, Scene, make_scene, settings_of
 
 COMPLETIONS = "/v1/completions"
 
@@ -75,7 +75,7 @@ async def test_a_defect_that_some_answers_meet_does_not_end_the_cycle(
 ) -> None:
     break_on(monkeypatch, "canonical", "36")
     await scene.tenant()
-    cycle_id = await scene.enqueue(settings_of(learning={"wave": 4}))
+    cycle_id = await scene.enqueue(settings_of(learning={"wave": 4}, gate=LENIENT))
     status = await scene.conduct(await scene.claim())
     assert status in (CycleStatus.PROMOTED, CycleStatus.REJECTED)
     reasons = [group.reason for group in await scene.groups(cycle_id)]
@@ -90,7 +90,7 @@ async def test_earlier_labels_that_a_defect_meets_do_not_end_the_cycle(
     async with scene.database.transaction() as session:
         await session.execute(update(Group).values(label="36"))
     break_on(monkeypatch, "canonical", "36")
-    cycle_id = await scene.enqueue(settings_of(learning={"steady": False}), seed=8)
+    cycle_id = await scene.enqueue(settings_of(learning={"steady": False}, gate=LENIENT), seed=8)
     status = await scene.conduct(await scene.claim())
     assert status in (CycleStatus.PROMOTED, CycleStatus.REJECTED)
     assert "unjudged" in {group.reason for group in await scene.groups(cycle_id)}
