@@ -30,6 +30,7 @@ LEARNING_RATE = 1e-3
 OPTIONS = Options(min_answers=8)
 SAMPLES = 33
 DEFAULT_SAMPLES = Learning().samples_per_prompt
+INCUMBENT_VOTES = Learning().incumbent_votes
 ROLLOUTS = 30 * PROMPTS_PER_STEP * SAMPLES
 STOP_CONFIDENCE = 0.99
 
@@ -45,7 +46,8 @@ class Arm:
     samples: int = SAMPLES  # of a prompt, at most
     wave: int | None = None  # drawn at a time, until the vote is decided; None: all at once
     rollouts: int = ROLLOUTS  # the run ends with the step that reaches them
-    steady: bool = False  # two visits of a prompt must agree on its label
+    steady: bool = False  # visits of a prompt must agree with the first one on its label
+    incumbent_votes: int = 0  # until a prompt has a label, so many of its samples back it
     rules: CreditRules = CreditRules()
     learner: LearnerConfig | None = None  # None: as all others
     ahead: bool = False  # a batch is sampled while the one before is learned from
@@ -117,6 +119,7 @@ ADDING: Sequence[Arm] = (
         views="templates",
         samples=DEFAULT_SAMPLES,
         steady=True,
+        incumbent_votes=INCUMBENT_VOTES,
         average=True,
     ),
     Arm("oracle", oracle),
@@ -126,6 +129,7 @@ ADDING: Sequence[Arm] = (
         views="instructions",
         samples=DEFAULT_SAMPLES,
         steady=True,
+        incumbent_votes=INCUMBENT_VOTES,
         average=True,
     ),
     Arm("majority_strict", voting("majority_strict")),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -19,7 +19,7 @@ from typing import Any
 from adapters.answers import extract
 from adapters.batch import Average, Open, Opened, Save, Saved, Step, Stepped, TrainSample
 from adapters.credit import Credit, assign_credit
-from adapters.estimators import Ballot, Estimate, Steady
+from adapters.estimators import Backed, Ballot, Estimate, Steady
 from adapters.quality import Answered
 from adapters.waves import Rule, find_stop
 from benchmarks.arms import OPTIONS, PROMPTS_PER_STEP, STOP_CONFIDENCE, Arm
@@ -40,11 +40,17 @@ class Group:
 
     question: Question
     samples: tuple[tuple[int, list[int], Completion], ...]
+    incumbent: tuple[tuple[int, list[int], Completion], ...] = ()  # they vote, and back the label
+
+    @property
+    def drawn(self) -> tuple[tuple[int, list[int], Completion], ...]:
+        """All samples, the incumbent's last."""
+        return (*self.samples, *self.incumbent)
 
     @property
     def num_tokens(self) -> int:
         """Sampled tokens."""
-        return sum(len(completion.token_ids) for _, _, completion in self.samples)
+        return sum(len(completion.token_ids) for _, _, completion in self.drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,8 @@ class Lane:
             return [(view, ids, completion) for completion in completions]
 
         async def group(question: Question) -> Group:
+            if not n:
+                return Group(question, ())
             chats = arm.phrasings(question)[:n]
             remaining = split(n, len(chats))
             made = Group(question, ())
@@ -109,7 +117,7 @@ class Lane:
 
     def ballots(self, group: Group) -> list[Ballot]:
         """Blocking: answers are compared."""
-        texts = [completion.text for _, _, completion in group.samples]
+        texts = [completion.text for _, _, completion in group.drawn]
         written = [extract(text, "math") for text in texts]
         classes = self.bench.judge.classes(written, "math")
         return [
@@ -120,9 +128,10 @@ class Lane:
                 masked=completion.finish_reason == "length",
                 num_tokens=len(completion.token_ids),
                 confidence=sum(completion.logprobs) / max(1, len(completion.logprobs)),
+                rewarded=index < len(group.samples),
             )
-            for answer, wrote, (view, _, completion) in zip(
-                classes, written, group.samples, strict=True
+            for index, (answer, wrote, (view, _, completion)) in enumerate(
+                zip(classes, written, group.drawn, strict=True)
             )
         ]
 
@@ -162,7 +171,7 @@ class Learning:
     def __init__(self, lane: Lane, arm: Arm, questions: Sequence[Question], seed: int) -> None:
         self._lane, self._arm, self._questions = lane, arm, tuple(questions)
         self._dice = Random(f"{arm.name}/{seed}")
-        self._labels: dict[str, str] = {}  # of the last visits
+        self._labels: dict[str, str] = {}  # of the first visits that had one
         self.policy = self._before = lane.bench.start
         self._ahead: asyncio.Task[tuple[list[Question], list[Group]]] | None = None
         self.step = 0
@@ -189,7 +198,7 @@ class Learning:
             stepped = await self._lane.trainer.ask(Step(samples), Stepped)
             metrics |= {"entropy": stepped.entropy, "grad_norm": stepped.grad_norm}
             await self._load()
-        self.num_rollouts += sum(len(group.samples) for group in groups)
+        self.num_rollouts += sum(len(group.drawn) for group in groups)
         self.num_tokens += sum(group.num_tokens for group in groups)
         self.seconds += perf_counter() - started
         return metrics
@@ -203,9 +212,23 @@ class Learning:
 
     async def _draw(self, step: int) -> tuple[list[Question], list[Group]]:
         questions = self._questions_of(step)
-        return questions, await self._lane.sample(
-            self.policy, self._arm, questions, self._arm.samples, f"step {step}"
+        occasion = f"step {step}"
+        return questions, await all_of(self._group(one, occasion) for one in questions)
+
+    async def _group(self, question: Question, occasion: str) -> Group:
+        """As server.adaptation.sampling: some samples of a question may be the incumbent's."""
+        sample, arm, start = self._lane.sample, self._arm, self._lane.bench.start
+        is_backed = self.policy == start or question.text in self._labels
+        votes = 0 if is_backed else arm.incumbent_votes
+        drawn = await all_of(
+            sample(policy, arm, [question], n, occasion)
+            for policy, n, occasion in (
+                (self.policy, arm.samples - votes, occasion),
+                (start, votes, f"{occasion} incumbent"),
+            )
         )
+        (own,), (theirs,) = drawn
+        return replace(own, incumbent=theirs.samples)
 
     async def _load(self) -> None:
         folder = self._lane.folder / f"s{self.step}"
@@ -229,11 +252,13 @@ class Learning:
         for group in groups:
             ballots = self._lane.ballots(group)
             estimator = self._arm.estimating(group.question, self._dice)
+            if group.incumbent:
+                estimator = Backed(estimator, {b.vote for b in ballots[len(group.samples) :]})
             if self._arm.steady:
                 estimator = Steady(estimator, self._labels.get(group.question.text))
             estimate = estimator(ballots)
             if estimate.vote.label is not None:
-                self._labels[group.question.text] = estimate.vote.label
+                self._labels.setdefault(group.question.text, estimate.vote.label)
             found.append((ballots, estimate))
         return found
 

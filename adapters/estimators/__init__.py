@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from adapters.estimators.backed import Backed
 from adapters.estimators.ballots import Ballot, Estimate, Estimator
 from adapters.estimators.guard import Guard, Visit
 from adapters.estimators.steady import Steady
@@ -35,6 +36,7 @@ def make_estimator(name: str, options: Options | None = None) -> Estimator:
 
 __all__ = [
     "ESTIMATORS",
+    "Backed",
     "Ballot",
     "Estimate",
     "Estimator",

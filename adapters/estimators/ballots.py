@@ -18,7 +18,7 @@ class Ballot:
     masked: bool = False  # truncated: neither votes nor is rewarded
     num_tokens: int = 0
     confidence: float | None = None  # mean log-probability of its tokens, nats
-    rewarded: bool = True  # False: a served answer, which votes and is not trained on
+    rewarded: bool = True  # False: other weights' or a served answer; votes, is not trained on
 
     @property
     def vote(self) -> str | None:

@@ -30,5 +30,6 @@ class SampledGroup:
     prompt: Prompt
     samples: tuple[Sample, ...]
     refused: bool = False  # the engine would not take the prompt
+    incumbent: tuple[Sample, ...] = ()  # of the incumbent's weights: they vote, and back the label
     served: tuple[str, ...] = ()  # answers to users that vote too, as view 0
     stop: Stop | None = None  # why fewer were drawn than could have been

@@ -19,6 +19,7 @@ from adapters.answers.worker import JudgeFailed
 from adapters.batch import TrainSample
 from adapters.credit import Credit, CreditRules, assign_credit
 from adapters.estimators import (
+    Backed,
     Ballot,
     Estimate,
     Guard,
@@ -126,20 +127,30 @@ async def judge(
     """Vote on each group of a step, and give its samples their advantages; `truths` by fingerprint
     are the labels where they are known.
     """
-    visits = await _visits(run, groups)
+    fingerprints = [group.prompt.fingerprint for group in groups]
+    async with run.tools.database.transaction(write=False) as session:
+        history = await steps.label_history(session, run.lease.tenant_id, fingerprints)
+        first = await steps.first_labels(session, run.lease.cycle_id, fingerprints)
+    past = {
+        fingerprint: Past([Visit(label, ratio) for label, ratio in visits], first.get(fingerprint))
+        for fingerprint, visits in history.items()
+    }
     return await asyncio.to_thread(
-        judge_groups, groups, run.tools.judge, run.settings, visits, truths, seed=run.seed
+        judge_groups, groups, run.tools.judge, run.settings, past, truths, seed=run.seed
     )
 
 
-async def _visits(run: Run, groups: Sequence[SampledGroup]) -> dict[str, list[Visit]]:
-    fingerprints = [group.prompt.fingerprint for group in groups]
-    async with run.tools.database.transaction(write=False) as session:
-        found = await steps.label_history(session, run.lease.tenant_id, fingerprints)
-    return {
-        fingerprint: [Visit(label, ratio) for label, ratio in history]
-        for fingerprint, history in found.items()
-    }
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A prompt's earlier visits, oldest first, and its first label in this cycle."""
+
+    visits: Sequence[Visit] = ()
+    first: str | None = None
+
+    @property
+    def last(self) -> str | None:
+        """The label of the last visit that had one."""
+        return next((v.label for v in reversed(self.visits) if v.label is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +169,7 @@ def judge_groups(
     groups: Sequence[SampledGroup],
     judge: Judge,
     settings: TenantSettings,
-    visits: Mapping[str, Sequence[Visit]],
+    past: Mapping[str, Past],
     truths: Mapping[str, str] = MappingProxyType({}),
     *,
     seed: int,
@@ -166,7 +177,7 @@ def judge_groups(
     """Ballots, estimates, credit. Blocking.
 
     Args:
-        visits: the earlier visits of each prompt by fingerprint, oldest first.
+        past: what earlier visits of each prompt voted, by fingerprint.
         truths: known answers by fingerprint, as class representatives.
         seed: of the guard's dice, with the prompt and the number of its visits.
     """
@@ -182,7 +193,7 @@ def judge_groups(
             group,
             judge,
             settings,
-            visits.get(group.prompt.fingerprint, ()),
+            past.get(group.prompt.fingerprint, Past()),
             truths.get(group.prompt.fingerprint),
             seed,
         )
@@ -199,15 +210,14 @@ def _consider(
     group: SampledGroup,
     judge: Judge,
     settings: TenantSettings,
-    visits: Sequence[Visit],
+    past: Past,
     truth: str | None,
     seed: int,
 ) -> _Considered:
     learning, spec = settings.learning, spec_of(settings)
     try:
-        visits = _renamed(visits, judge, spec, truth)
-        before = next((visit.label for visit in reversed(visits) if visit.label is not None), None)
-        known = [answer for answer in (truth, before) if answer is not None]
+        past = _renamed(past, judge, spec, truth)
+        known = [answer for answer in (truth, past.last, past.first) if answer is not None]
         ballots = ballots_of(group, judge, spec, strictly=reads_strictly(settings), known=known)
     except Defect:  # one prompt's answers must not end the cycle, and every later one
         logger.exception("answers not compared", fingerprint=group.prompt.fingerprint)
@@ -219,33 +229,40 @@ def _consider(
         estimate = told(truth, ballots, plain)
     else:
         if learning.guard:
-            dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(visits)}")
-            estimator = Guard(estimator, visits, dice)
+            dice = Random(f"guard/{seed}/{group.prompt.fingerprint}/{len(past.visits)}")
+            estimator = Guard(estimator, past.visits, dice)
+        if group.incumbent:
+            estimator = Backed(estimator, _backing(group, ballots))
         if learning.steady:
-            estimator = Steady(estimator, before)
+            estimator = Steady(estimator, past.first or past.last)
         estimate = estimator(ballots)
     label = estimate.vote.label
-    flipped = None if before is None or label is None else label != before
+    flipped = None if past.last is None or label is None else label != past.last
     return _Considered(ballots, estimate, plain.vote.label, truth, is_told, flipped)
 
 
-def _renamed(
-    visits: Sequence[Visit], judge: Judge, spec: AnswerSpec, truth: str | None
-) -> list[Visit]:
-    """The visits with one name for labels that are equal: the truth's, if they equal it. They were
+def _renamed(past: Past, judge: Judge, spec: AnswerSpec, truth: str | None) -> Past:
+    """The past with one name for labels that are equal: the truth's, if they equal it. They were
     named before it was known, or without knowing of each other.
     """
     known = [] if truth is None else [truth]
-    names = judge.classes([visit.label for visit in visits], spec, known=known)
-    return [
-        # A label that is none of the kind any more, since the tenant chose another, is kept.
-        replace(visit, label=visit.label if name is None else name)
-        for visit, name in zip(visits, names, strict=True)
-    ]
+    labels = [*(visit.label for visit in past.visits), past.first]
+    names = judge.classes(labels, spec, known=known)
+    # A label that is none of the kind any more, since the tenant chose another, is kept.
+    *kept, first = [name or label for name, label in zip(names, labels, strict=True)]
+    visits = [replace(v, label=name) for v, name in zip(past.visits, kept, strict=True)]
+    return Past(visits, first)
+
+
+def _backing(group: SampledGroup, ballots: Sequence[Ballot]) -> set[str]:
+    """What the incumbent answered; its ballots come after those of the samples."""
+    size = len(group.samples)
+    votes = (ballot.vote for ballot in ballots[size : size + len(group.incumbent)])
+    return {vote for vote in votes if vote is not None}
 
 
 def _unjudged(group: SampledGroup, truth: str | None) -> _Considered:
-    ballots = [Ballot(None, rewarded=False) for _ in group.samples]
+    ballots = [Ballot(None, rewarded=False) for _ in (*group.samples, *group.incumbent)]
     vote = replace(majority([None] * len(ballots), min_answers=1), reason=UNJUDGED)
     estimate = no_signal(vote, ballots)
     return _Considered(ballots, estimate, None, truth, is_told=False, flipped=None)
@@ -256,7 +273,7 @@ def _judged(group: SampledGroup, considered: _Considered, credit: Credit) -> Jud
     advantages = credit.advantages or (None,) * len(ballots)
     samples = tuple(
         JudgedSample(sample, ballots[index].answer, credit.rewards[index], advantages[index])
-        for index, sample in enumerate(group.samples)
+        for index, sample in enumerate((*group.samples, *group.incumbent))
     )
     reason = vote.reason
     if group.refused:
@@ -296,15 +313,16 @@ def ballots_of(
     strictly: bool = False,
     known: Sequence[str] = (),
 ) -> list[Ballot]:
-    """One ballot a sample, and then one a served answer, which votes as view 0. Answers that equal
-    one of `known` have its name. Blocking.
+    """One ballot a sample, then one of the incumbent's, and then one a served answer, which votes
+    as view 0. Answers that equal one of `known` have its name. Blocking.
     """
+    sampled = (*group.samples, *group.incumbent)
     written = [
-        *written_answers(group.samples, judge, spec, strictly=strictly),
+        *written_answers(sampled, judge, spec, strictly=strictly),
         *_extract(group.served, judge, spec, strictly=strictly),
     ]
     classes = judge.classes(written, spec, known=known)
-    served = zip(classes[len(group.samples) :], written[len(group.samples) :], strict=True)
+    served = zip(classes[len(sampled) :], written[len(sampled) :], strict=True)
     return [
         Ballot(
             answer=classes[index],
@@ -313,8 +331,9 @@ def ballots_of(
             masked=sample.truncated,
             num_tokens=len(sample.completion.token_ids),
             confidence=_mean(sample.completion.logprobs),
+            rewarded=index < len(group.samples),
         )
-        for index, sample in enumerate(group.samples)
+        for index, sample in enumerate(sampled)
     ] + [Ballot(answer, text, rewarded=False) for answer, text in served]
 
 

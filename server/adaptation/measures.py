@@ -40,6 +40,7 @@ def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, f
         "num_trained_groups": float(sum(group.reason is None for group in groups)),
         "num_rollouts": float(len(samples)),
         "num_feedback_labels": float(sum(g.label_source == "feedback" for g in groups)),
+        "num_incumbent_votes": float(sum(len(group.group.incumbent) for group in groups)),
         "num_served_votes": float(sum(len(group.group.served) for group in groups)),
         "sample_s": sample_s,
     }

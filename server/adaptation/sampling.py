@@ -8,12 +8,15 @@ crash asks for the same samples.
 The groups of a step may be drawn in waves (adapters.waves). Groups do not wait for each other:
 what one does not need, the others get sooner. The probe is always drawn whole, because the gate
 compares the same samples of two versions.
+
+Once the weights have changed, some samples of a prompt that has no label yet are the incumbent's
+(`learning.incumbent_votes`; adapters.estimators.backed).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from time import perf_counter
@@ -34,6 +37,7 @@ from server.adaptation.seats import Seats
 from server.adaptation.seeds import derive_seed
 from server.adaptation.served import served_votes
 from server.answers import spec_of
+from server.db.steps import first_labels
 from server.errors import BadRequest
 
 __all__ = ["Sample", "Sampled", "SampledGroup", "sample_groups", "sample_step", "split"]
@@ -59,6 +63,15 @@ class _Drawing:
     num_samples: int
     occasion: str
     wave: int | None = None  # None: all at once
+    incumbent: Policy | None = None  # whose answers back the labels; None: they need no backing
+    backed: Collection[str] = ()  # fingerprints of the prompts whose labels are backed already
+
+    def shares(self, run: Run, prompt: Prompt) -> tuple[int, int]:
+        """Samples of these weights, and of the incumbent: at most half of all."""
+        if self.incumbent is None or prompt.fingerprint in self.backed:
+            return self.num_samples, 0
+        votes = min(run.settings.learning.incumbent_votes, self.num_samples // 2)
+        return self.num_samples - votes, votes
 
 
 async def sample_step(
@@ -80,9 +93,19 @@ async def sample_step(
         wave=learning.wave,
     )
     served: Mapping[str, tuple[str, ...]] = {}
-    if learning.served_votes and checkpoint.step == 0:
+    if checkpoint.step > 0:
+        incumbent = Policy(run.incumbent.engine_name, run.incumbent.path)
+        drawing = replace(drawing, incumbent=incumbent, backed=await _backed(run, prompts))
+    elif learning.served_votes:
         served = await served_votes(run, prompts)
     return await _sample(run, drawing, prompts, served)
+
+
+async def _backed(run: Run, prompts: Sequence[Prompt]) -> Collection[str]:
+    """Fingerprints of the prompts that have a label of this cycle."""
+    fingerprints = [prompt.fingerprint for prompt in prompts]
+    async with run.tools.database.transaction(write=False) as session:
+        return await first_labels(session, run.lease.cycle_id, fingerprints)
 
 
 async def sample_groups(
@@ -117,24 +140,46 @@ async def _sample(
 async def _sample_group(
     run: Run, drawing: _Drawing, chats: Sequence[Messages], group: SampledGroup
 ) -> SampledGroup:
-    """The group with its samples: one wave after the other until they are enough."""
-    remaining = split(drawing.num_samples, len(chats))
+    """The group with its samples. One that is to be backed is drawn whole, beside the incumbent's
+    answers.
+    """
+    num_own, num_incumbent = drawing.shares(run, group.prompt)
+    own = replace(drawing, num_samples=num_own)
     try:
-        for wave in waves(drawing.num_samples, len(chats), drawing.wave):
-            drawn = [
-                _draw(run, drawing, group.prompt, chat, view, wave[view])
-                for view, chat in enumerate(chats)
-            ]
-            samples = in_turn(await all_of(drawn))
-            group = replace(group, samples=(*group.samples, *samples))
-            remaining = [left - len(some) for left, some in zip(remaining, wave, strict=True)]
-            if any(remaining):
-                group = replace(group, stop=await _find_stop(run, group, remaining))
-            if group.stop is not None:
-                break
+        if drawing.incumbent is None or not num_incumbent:
+            return await _in_waves(run, own, chats, group)
+        incumbent = replace(
+            drawing,
+            policy=drawing.incumbent,
+            num_samples=num_incumbent,
+            occasion=f"{drawing.occasion} incumbent",
+        )
+        mine, theirs = await all_of(
+            _in_waves(run, replace(some, wave=None), chats, group) for some in (own, incumbent)
+        )
+        return replace(mine, incumbent=theirs.samples)
     except BadRequest as error:
         logger.info("prompt refused", cycle_id=run.lease.cycle_id, error=error.message)
         return SampledGroup(group.prompt, (), refused=True)
+
+
+async def _in_waves(
+    run: Run, drawing: _Drawing, chats: Sequence[Messages], group: SampledGroup
+) -> SampledGroup:
+    """One wave after the other until the samples are enough."""
+    remaining = split(drawing.num_samples, len(chats))
+    for wave in waves(drawing.num_samples, len(chats), drawing.wave):
+        drawn = [
+            _draw(run, drawing, group.prompt, chat, view, wave[view])
+            for view, chat in enumerate(chats)
+        ]
+        samples = in_turn(await all_of(drawn))
+        group = replace(group, samples=(*group.samples, *samples))
+        remaining = [left - len(some) for left, some in zip(remaining, wave, strict=True)]
+        if any(remaining):
+            group = replace(group, stop=await _find_stop(run, group, remaining))
+        if group.stop is not None:
+            break
     return group
 
 

@@ -164,6 +164,25 @@ async def count_visits(
     return visits
 
 
+async def first_labels(
+    session: AsyncSession, cycle_id: int, fingerprints: Sequence[str]
+) -> dict[str, str]:
+    """The label of each prompt's first group in the cycle that has one; others are left out."""
+    labels: dict[str, str] = {}
+    for start in range(0, len(fingerprints), CHUNK):
+        rows = await session.execute(
+            select(Group.fingerprint, Group.label)
+            .where(
+                Group.cycle_id == cycle_id,
+                Group.label.is_not(None),
+                Group.fingerprint.in_(fingerprints[start : start + CHUNK]),
+            )
+            .order_by(Group.id.desc())
+        )
+        labels.update({row[0]: str(row[1]) for row in rows})
+    return labels
+
+
 async def label_history(
     session: AsyncSession,
     tenant_id: int,

@@ -21,6 +21,7 @@ PAPER: dict[str, Any] = {
     "train_samples": 32,
     "downsample": "first",
     "served_votes": False,
+    "incumbent_votes": 0,
     "max_tokens": 3072,
     "estimator": "majority_strict",
     "steady": False,
@@ -122,6 +123,14 @@ class Learning(WireInput):
         description="Answers that the current version gave to users under the same sampling "
         "settings vote as well.",
     )
+    incumbent_votes: int = Field(
+        default=4,
+        ge=0,
+        le=MANY,
+        description="So many of the samples of a prompt without a label yet are the current "
+        "version's, at most half, once the cycle has changed the weights: they vote, nothing is "
+        "trained on them, and what none of them answers is no label.",
+    )
     ahead: bool = Field(
         default=False,
         description="Sample the answers of a step while the step before is still learned from: "
@@ -161,7 +170,8 @@ class Learning(WireInput):
     )
     steady: bool = Field(
         default=True,
-        description="Do not train on a prompt whose label is another than at its last visit.",
+        description="Do not train on a prompt whose label is another than its first one in the "
+        "cycle, or at a cycle's first visit than its last one.",
     )
     min_answers: int = Field(
         default=8, ge=1, le=MANY, description="Fewer answers than this in a group: it abstains."

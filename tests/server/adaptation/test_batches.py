@@ -24,7 +24,8 @@ from .test_crashes import Crash, CrashingDatabase, closing
 
 
 def ahead(gate: Mapping[str, object] | None = None, **learning: object) -> TenantSettings:
-    return settings_of(learning={"ahead": True, "average": False, **learning}, gate=gate or {})
+    plain = {"ahead": True, "average": False, "incumbent_votes": 0}
+    return settings_of(learning=plain | learning, gate=gate or {})
 
 
 def sampled_from(scene: Scene, steps: Sequence[int]) -> list[str]:

@@ -64,6 +64,16 @@ async def test_only_the_last_visits_are_remembered(database: Database) -> None:
     assert found["f"] == votes[-20:]
 
 
+async def test_the_first_label_of_a_cycle_is_known_as_such(database: Database) -> None:
+    tenant = await add_tenant(database, "a")
+    await add_groups(database, tenant, "f", [("4", 0.5)])
+    await add_groups(database, tenant, "f", [(None, 0.25), ("5", 0.5), ("6", 0.5)])
+    await add_groups(database, tenant, "g", [(None, 0.25)])
+    async with database.transaction(write=False) as session:
+        found = [await steps.first_labels(session, cycle, ["f", "g"]) for cycle in (1, 2, 3)]
+    assert found == [{"f": "4"}, {"f": "5"}, {}]
+
+
 async def test_a_refused_prompt_was_not_visited(database: Database) -> None:
     tenant = await add_tenant(database, "a")
     await add_groups(database, tenant, "f", [("4", 0.5), (None, None)])

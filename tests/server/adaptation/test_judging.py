@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from ttrl_client.types import TenantSettings
 
 from adapters.answers import AnswerSpec, Equivalence
 from adapters.estimators import Visit
+from adapters.estimators.backed import UNBACKED
 from adapters.estimators.steady import FLIPPED
 from server.adaptation.groups import Sample, SampledGroup
 from server.adaptation.judging import (
@@ -17,6 +19,7 @@ from server.adaptation.judging import (
     UNANIMOUS,
     UNJUDGED,
     JudgedGroup,
+    Past,
     answer_classes,
     judge_groups,
 )
@@ -44,16 +47,18 @@ def group(*texts: str, truncated: int = 0, **more: Any) -> SampledGroup:
 
 def judged(
     judge: Equivalence,
-    sampled: SampledGroup,
+    drawn: SampledGroup,
     visits: list[Visit] | None = None,
     truth: str | None = None,
+    first: str | None = None,
     **learning: Any,
 ) -> JudgedGroup:
     settings = TenantSettings.model_validate(
         {"answer": "math", "learning": {"min_answers": 1, **learning}}
     )
     truths = {} if truth is None else {"f": truth}
-    (found,) = judge_groups([sampled], judge, settings, {"f": visits or []}, truths, seed=1)
+    past = {"f": Past(visits or [], first)}
+    (found,) = judge_groups([drawn], judge, settings, past, truths, seed=1)
     return found
 
 
@@ -143,6 +148,51 @@ def test_a_label_that_turned_is_stored_and_not_trained_on(judge: Equivalence) ->
     turned = judged(judge, group(r"\boxed{1}", r"\boxed{2}", r"\boxed{1}"), visits)
     assert (turned.reason, turned.record().label) == (FLIPPED, "1")
     assert turned.train_samples() == []
+
+
+def test_a_label_that_is_not_the_cycles_first_one_is_not_trained_on(judge: Equivalence) -> None:
+    ones = group(r"\boxed{1}", r"\boxed{2}", r"\boxed{1}")
+    visits = [Visit("2", 0.9), Visit("1", 0.9)]
+    assert judged(judge, ones, visits, first="2").reason == FLIPPED
+    assert judged(judge, ones, visits, first="1").reason is None
+    assert judged(judge, ones, visits).reason is None  # none in this cycle: the last one counts
+    assert judged(judge, ones, visits, first="1/1").reason is None
+
+
+def sampled(*texts: str, incumbent: tuple[str, ...]) -> SampledGroup:
+    return replace(group(*texts), incumbent=group(*incumbent).samples)
+
+
+def test_the_incumbent_votes_and_is_not_trained_on(judge: Equivalence) -> None:
+    found = judged(judge, sampled(r"\boxed{1}", r"\boxed{2}", incumbent=(r"\boxed{2}",) * 2))
+    assert (found.reason, found.vote.label) == (None, "2")
+    assert [sample.answer for sample in found.samples] == ["1", "2", "2", "2"]
+    assert [sample.reward for sample in found.samples] == [0.0, 1.0, None, None]
+    assert advantages(found) == [-0.5, 0.5, None, None]
+    assert len(found.record().rollouts) == 4
+    assert len(found.train_samples()) == 2
+
+
+def test_a_label_that_the_incumbent_does_not_give_is_none(judge: Equivalence) -> None:
+    texts = (r"\boxed{1}",) * 3 + (r"\boxed{2}",)
+    found = judged(judge, sampled(*texts, incumbent=(r"\boxed{2}", r"\boxed{3}")))
+    assert (found.reason, found.record().label, found.train_samples()) == (UNBACKED, None, [])
+    again = judged(judge, sampled(*texts, incumbent=(r"\boxed{\frac{2}{2}}", r"\boxed{3}")))
+    assert (again.reason, again.vote.label) == (None, "1")
+
+
+def test_a_truth_needs_no_backing(judge: Equivalence) -> None:
+    texts = (r"\boxed{1}",) * 3 + (r"\boxed{2}",)
+    found = judged(judge, sampled(*texts, incumbent=(r"\boxed{2}",)), truth="1")
+    assert (found.reason, found.vote.label) == (None, "1")
+
+
+def test_a_defect_in_the_incumbents_answers_ends_no_cycle(
+    judge: Equivalence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_on(monkeypatch, "canonical", "36")
+    found = judged(judge, sampled(r"\boxed{1}", incumbent=(r"\boxed{36}",)))
+    assert (found.reason, len(found.record().rollouts)) == (UNJUDGED, 2)
 
 
 def test_the_same_label_in_another_spelling_has_not_turned(judge: Equivalence) -> None:
