@@ -51,6 +51,7 @@ class Arm:
     rules: CreditRules = CreditRules()
     learner: LearnerConfig | None = None  # None: as all others
     ahead: bool = False  # a batch is sampled while the one before is learned from
+    foresees: bool = False  # as a cycle, it learns nothing that the gate would refuse in any case
     average: bool = False  # it ends with the mean of its good steps' weights, as a cycle does
 
     @property
@@ -149,5 +150,10 @@ WITHOUT_PRIOR: Sequence[Arm] = tuple(
     for arm in ADDING
     if arm.name in ("majority", "default")
 )
-ARMS: dict[str, Arm] = {arm.name: arm for arm in (*ADDING, *WITHOUT_PRIOR)}
+CYCLES: Sequence[Arm] = tuple(
+    replace(arm, name=arm.name.replace("default", "cycle"), foresees=True)
+    for arm in WITHOUT_PRIOR
+    if arm.name.endswith("default")
+)
+ARMS: dict[str, Arm] = {arm.name: arm for arm in (*ADDING, *WITHOUT_PRIOR, *CYCLES)}
 NUM_VIEWS = len(VIEWS[ADDITION].templates)

@@ -27,6 +27,7 @@ from adapters.quality import Answered
 from benchmarks.arms import ARMS, Arm
 from benchmarks.estimators_report import report
 from benchmarks.loop import Lane, Learning
+from benchmarks.probing import POLICY, untouched_refused
 from benchmarks.result import ROOT
 from benchmarks.weak_additions import WEAK_ADDITION, weak_additions
 from benchmarks.workbench import Workbench, workbench
@@ -68,6 +69,11 @@ def held_out(kind: str) -> list[Question]:
     return DRAWS[kind](5000, NUM_HELD_OUT, held_out=True)
 
 
+def probe(kind: str) -> list[Question]:
+    """What the gate asks."""
+    return DRAWS[kind](7000, POLICY.probe_prompts)
+
+
 def cell_path(arm: str, seed: int) -> Path:
     """Where a cell's figures are."""
     return FOLDER / f"{arm}-{seed}.json"
@@ -81,6 +87,9 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
     questions = traffic(arm.kind, seed)
     measured, fresh = questions[:NUM_MEASURED], held_out(arm.kind)
     before = await _measured(lane, bench, arm, seed, measured, fresh)
+    if arm.foresees and (reasons := await untouched_refused(lane, arm, probe(arm.kind))):
+        _store(arm, seed, before, before, [], reasons)  # the same weights
+        return
     learning = Learning(lane, arm, questions, seed)
     await learning.begin()
     curve: list[dict[str, float]] = []
@@ -99,14 +108,19 @@ async def run_cell(bench: Workbench, trainer: TrainerProcess, arm: Arm, seed: in
         curve.append(totals | {"seconds": learning.seconds} | metrics)
         _forget(lane.folder, step - 1)
     await learning.end()
-    cell = {
-        "arm": arm.name,
-        "seed": seed,
-        "kind": arm.kind,
-        "before": before,
-        "after": await _after(lane, arm, seed, curve),
-        "curve": curve,
-    }
+    _store(arm, seed, before, await _after(lane, arm, seed, curve), curve)
+
+
+def _store(
+    arm: Arm,
+    seed: int,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    curve: Sequence[Mapping[str, float]],
+    refused: Sequence[str] = (),
+) -> None:
+    cell = {"arm": arm.name, "seed": seed, "kind": arm.kind, "before": before, "after": after}
+    cell |= {"curve": curve, "refused": refused}
     cell_path(arm.name, seed).write_text(json.dumps(cell))
 
 
@@ -115,6 +129,8 @@ async def measure_again(bench: Workbench, trainer: TrainerProcess, arm: Arm, see
     path, name = cell_path(arm.name, seed), f"{arm.name}-{seed}"
     cell = json.loads(path.read_text())
     lane = Lane(bench, trainer, name, FOLDER / name)
+    if not cell["curve"]:
+        return
     cell["after"] = await _after(lane, arm, seed, cell["curve"])
     path.write_text(json.dumps(cell))
 

@@ -23,8 +23,8 @@ from random import Random
 from typing import Any
 
 from adapters.batch import LearnerConfig, Open, Opened, Score, Scored, TrainSample
-from adapters.gate import GatePolicy, decide
-from adapters.report import EvaluationReport, ProbeSample, labels_of, report
+from adapters.gate import decide
+from adapters.report import EvaluationReport, labels_of, report
 from benchmarks.arms import (
     ARMS,
     LEARNING_RATE,
@@ -38,6 +38,7 @@ from benchmarks.arms import (
 from benchmarks.estimators import CURVE_EVERY, FOLDER, traffic
 from benchmarks.gate_report import publish
 from benchmarks.loop import Group, Lane, Learning
+from benchmarks.probing import POLICY, probe_samples
 from benchmarks.result import ROOT
 from benchmarks.spoiled import with_noise
 from benchmarks.workbench import Workbench, workbench
@@ -45,7 +46,6 @@ from demo.questions import ADDITION, Question, additions
 from server.adaptation.sampler import Policy
 
 CANDIDATES = ROOT / "var" / "bench" / "gate"
-POLICY = GatePolicy()
 NUM_TRUE, TRUE_SAMPLES = 96, 16  # for the true effect
 KL_SAMPLES = 64
 BATCH = PROMPTS_PER_STEP * SAMPLES
@@ -119,7 +119,7 @@ class Court:
         """Measure the incumbent."""
         start = self._lane.bench.start
         groups = await self._groups(start)
-        probe = self._samples(groups)
+        probe = probe_samples(self._lane, groups)
         self._labels = labels_of(probe, 8)
         self._incumbent = report("v0", probe, self._labels, kl=None, truths=self._truths)
         self._before = await self._pass_at_1(start)
@@ -130,9 +130,8 @@ class Court:
         await self._lane.bench.sampler.load(policy)
         groups = await self._groups(policy)
         kl = await self._kl(candidate, groups)
-        made = report(
-            candidate.name, self._samples(groups), self._labels, kl=kl, truths=self._truths
-        )
+        samples = probe_samples(self._lane, groups)
+        made = report(candidate.name, samples, self._labels, kl=kl, truths=self._truths)
         blind = decide(_blinded(made), _blinded(self._incumbent), POLICY)
         labelled = decide(made, self._incumbent, POLICY)
         after = await self._pass_at_1(policy)
@@ -155,15 +154,6 @@ class Court:
         return await self._lane.sample(
             policy, self._arm, self._probe, POLICY.samples_per_prompt, "probe"
         )
-
-    def _samples(self, groups: Sequence[Group]) -> dict[str, list[ProbeSample]]:
-        return {
-            group.question.text: [
-                ProbeSample(ballot.view, ballot.answer, ballot.num_tokens, ballot.masked)
-                for ballot in self._lane.ballots(group)
-            ]
-            for group in groups
-        }
 
     async def _pass_at_1(self, policy: Policy) -> float:
         questions: Sequence[Question] = self._fresh
