@@ -35,7 +35,7 @@ MEASURED_AT_ONCE = 12  # requests in flight while measuring, each with many samp
 
 BACKGROUND_QUESTIONS = 400  # a tenant; asked in turn while the cycles run
 BRISK_REQUESTS = 560  # asked at the brisk pace, then the rest of the cores is left to learning
-BRISK_PER_S = 3.5
+BRISK_PER_S = 6.0
 GENTLE_PER_S = 1.0
 BURST = 8  # requests that come together
 BACKGROUND_AT_ONCE = 12
