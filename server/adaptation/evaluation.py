@@ -84,7 +84,7 @@ async def _untrained_agreement(run: Run, probe: Sequence[Prompt]) -> dict[str, A
 
 
 def refusal(run: Run, baseline: Baseline) -> tuple[str, ...]:
-    """Why there is no use in learning: the gate would refuse whatever comes of it. None: learn."""
+    """Why there is no use in learning: the gate would refuse whatever comes of it. Else empty."""
     reasons = foreseen(baseline.report, GatePolicy(**run.settings.gate.model_dump()))
     return (NO_CANDIDATE, *reasons) if reasons else ()
 

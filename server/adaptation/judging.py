@@ -76,6 +76,11 @@ class JudgedGroup:
     flipped: bool | None = None  # whether the label is another than the visit before's; None: one
     # of the two visits has none
 
+    @property
+    def own(self) -> tuple[JudgedSample, ...]:
+        """Those of the weights that are learning; the others, behind them, are the incumbent's."""
+        return self.samples[: len(self.group.samples)]
+
     def train_samples(self) -> list[TrainSample]:
         """What the trainer gets: samples with an advantage."""
         return [

@@ -13,8 +13,10 @@ from server.adaptation.judging import UNANIMOUS, JudgedGroup
 
 
 def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, float]:
-    """What the votes of a step say; shares are in [0, 1]. A mean over nothing is left out."""
-    samples = [judged for group in groups for judged in group.samples]
+    """What the votes of a step say, and its samples; shares are in [0, 1]. A mean over nothing is
+    left out. The incumbent's answers are in the votes alone: they say nothing about the weights.
+    """
+    samples = [judged for group in groups for judged in group.own]
     asked = [group for group in groups if group.samples]
     labelled = sum(group.vote.label is not None for group in groups)
     means = {
@@ -38,7 +40,7 @@ def group_metrics(groups: Sequence[JudgedGroup], sample_s: float) -> dict[str, f
         "num_groups": float(len(groups)),
         "num_labelled_groups": float(labelled),
         "num_trained_groups": float(sum(group.reason is None for group in groups)),
-        "num_rollouts": float(len(samples)),
+        "num_rollouts": float(sum(len(group.samples) for group in groups)),
         "num_feedback_labels": float(sum(g.label_source == "feedback" for g in groups)),
         "num_incumbent_votes": float(sum(len(group.group.incumbent) for group in groups)),
         "num_served_votes": float(sum(len(group.group.served) for group in groups)),
@@ -54,7 +56,7 @@ def _against_truths(groups: Sequence[JudgedGroup]) -> dict[str, float | None]:
     """
     known = [(group, truth) for group in groups if (truth := group.truth) is not None]
     shares = (
-        _mean(float(judged.answer == truth) for judged in group.samples) for group, truth in known
+        _mean(float(judged.answer == truth) for judged in group.own) for group, truth in known
     )
     return {
         "label_accuracy": label_accuracy([g.voted for g, _ in known], [t for _, t in known]),
@@ -76,8 +78,7 @@ def vote_entropy(vote: Vote) -> float | None:
 def _answer_rate_error(groups: Sequence[JudgedGroup]) -> float | None:
     """Standard error of the answer rate, between prompts."""
     rates = [
-        fsum(judged.answer is not None for judged in group.samples) / len(group.samples)
-        for group in groups
+        fsum(judged.answer is not None for judged in group.own) / len(group.own) for group in groups
     ]
     return stdev(rates) / sqrt(len(rates)) if len(rates) > 1 else None
 

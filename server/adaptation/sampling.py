@@ -63,15 +63,8 @@ class _Drawing:
     num_samples: int
     occasion: str
     wave: int | None = None  # None: all at once
-    incumbent: Policy | None = None  # whose answers back the labels; None: they need no backing
-    backed: Collection[str] = ()  # fingerprints of the prompts whose labels are backed already
-
-    def shares(self, run: Run, prompt: Prompt) -> tuple[int, int]:
-        """Samples of these weights, and of the incumbent: at most half of all."""
-        if self.incumbent is None or prompt.fingerprint in self.backed:
-            return self.num_samples, 0
-        votes = min(run.settings.learning.incumbent_votes, self.num_samples // 2)
-        return self.num_samples - votes, votes
+    backing: _Drawing | None = None  # of the incumbent, in the place of as many samples
+    backed: Collection[str] = ()  # fingerprints of the prompts that need no such samples
 
 
 async def sample_step(
@@ -94,18 +87,28 @@ async def sample_step(
     )
     served: Mapping[str, tuple[str, ...]] = {}
     if checkpoint.step > 0:
-        incumbent = Policy(run.incumbent.engine_name, run.incumbent.path)
-        drawing = replace(drawing, incumbent=incumbent, backed=await _backed(run, prompts))
+        drawing = await _with_backing(run, drawing, prompts)
     elif learning.served_votes:
         served = await served_votes(run, prompts)
     return await _sample(run, drawing, prompts, served)
 
 
-async def _backed(run: Run, prompts: Sequence[Prompt]) -> Collection[str]:
-    """Fingerprints of the prompts that have a label of this cycle."""
+async def _with_backing(run: Run, drawing: _Drawing, prompts: Sequence[Prompt]) -> _Drawing:
+    """The incumbent's votes for prompts without a label of this cycle: at most half of a group."""
+    num_votes = min(run.settings.learning.incumbent_votes, drawing.num_samples // 2)
+    if not num_votes:
+        return drawing
+    backing = replace(
+        drawing,
+        policy=Policy(run.incumbent.engine_name, run.incumbent.path),
+        num_samples=num_votes,
+        occasion=f"{drawing.occasion} incumbent",
+        wave=None,
+    )
     fingerprints = [prompt.fingerprint for prompt in prompts]
     async with run.tools.database.transaction(write=False) as session:
-        return await first_labels(session, run.lease.cycle_id, fingerprints)
+        backed = await first_labels(session, run.lease.cycle_id, fingerprints)
+    return replace(drawing, backing=backing, backed=backed)
 
 
 async def sample_groups(
@@ -143,20 +146,13 @@ async def _sample_group(
     """The group with its samples. One that is to be backed is drawn whole, beside the incumbent's
     answers.
     """
-    num_own, num_incumbent = drawing.shares(run, group.prompt)
-    own = replace(drawing, num_samples=num_own)
+    backing = None if group.prompt.fingerprint in drawing.backed else drawing.backing
     try:
-        if drawing.incumbent is None or not num_incumbent:
-            return await _in_waves(run, own, chats, group)
-        incumbent = replace(
-            drawing,
-            policy=drawing.incumbent,
-            num_samples=num_incumbent,
-            occasion=f"{drawing.occasion} incumbent",
-        )
-        mine, theirs = await all_of(
-            _in_waves(run, replace(some, wave=None), chats, group) for some in (own, incumbent)
-        )
+        if backing is None:
+            return await _in_waves(run, drawing, chats, group)
+        num_own = drawing.num_samples - backing.num_samples
+        own = replace(drawing, num_samples=num_own, wave=None)
+        mine, theirs = await all_of(_in_waves(run, d, chats, group) for d in (own, backing))
         return replace(mine, incumbent=theirs.samples)
     except BadRequest as error:
         logger.info("prompt refused", cycle_id=run.lease.cycle_id, error=error.message)

@@ -284,7 +284,7 @@ class Rollout(Base):
     view: Mapped[int]  # 0: the prompt as it was asked
     text: Mapped[str] = mapped_column(Text)
     answer: Mapped[str | None] = mapped_column(Text)
-    reward: Mapped[float | None]  # None: masked
+    reward: Mapped[float | None]  # None: masked, or a vote of the incumbent's
     advantage: Mapped[float | None]
     num_tokens: Mapped[int]
     finish_reason: Mapped[str | None] = mapped_column(String(24))

@@ -66,3 +66,18 @@ def test_votes_are_held_against_truths_where_they_are_known() -> None:
 def test_without_truths_nothing_is_held_against_them() -> None:
     metrics = group_metrics([group("1", "2")], 1.0)
     assert not {"label_accuracy", "ground_truth_ratio"} & metrics.keys()
+
+
+def test_the_answers_of_the_incumbent_say_nothing_of_the_weights_that_are_learning() -> None:
+    mute = replace(group(None, None), truth="1")
+    backing = group("1", "1")
+    backed = replace(
+        mute,
+        group=replace(mute.group, incumbent=backing.group.samples),
+        samples=(*mute.samples, *backing.samples),
+    )
+    metrics = group_metrics([backed, backed], 1.0)
+    assert metrics["answer_rate"] == metrics["ground_truth_ratio"] == 0.0
+    assert metrics["answer_rate_error"] == 0.0
+    assert metrics["num_rollouts"] == 8
+    assert metrics["num_incumbent_votes"] == 4
