@@ -6,6 +6,9 @@ for all seeds, so what is drawn anew for an interval is a question with all its 
 is too short for a handful of prompts and has no width at all for none, so the ratio has an exact
 interval, too (Clopper and Pearson 1934): of all that either arm corrupts, how many are ours, where
 each of them is taken to be by itself.
+
+So many fresh questions also say more of how far apart the arms end than the held-out ones of
+benchmarks.estimators, which are few because they are asked all along.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from benchmarks.result import Claim, show_claims, write_result
 
 OURS, PLAIN = "default", "majority"
 MOST = 0.25
+LEAD = 0.07  # of ours at the end, pass@1
 SIDES: Mapping[str, Sequence[str]] = {
     "trained": ("trained",),
     "fresh": ("fresh",),
@@ -35,10 +39,14 @@ Found = Mapping[str, Any]  # one question of one cell
 
 @dataclass(slots=True)
 class Tally:
-    """One question over its seeds: in how many it was solvable, and corrupted, by arm."""
+    """One question over its seeds, by arm: in how many it was asked, solvable, and corrupted, and
+    the sum of its shares of right samples after learning.
+    """
 
+    asked: Counter[str] = field(default_factory=Counter[str])
     solvable: Counter[str] = field(default_factory=Counter[str])
     corrupted: Counter[str] = field(default_factory=Counter[str])
+    right: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 def report(found: Sequence[Found]) -> None:
@@ -48,7 +56,7 @@ def report(found: Sequence[Found]) -> None:
         for side, parts in SIDES.items()
         if found
     }
-    claims = [_claim(side, row) for side, row in rows.items()] if _is_complete(found) else []
+    claims = _claims(rows) if _is_complete(found) else []
     _print(rows, claims)
     if claims:
         lost = [_told(one) for one in found if _change(one).corrupted]
@@ -77,6 +85,7 @@ def summary(found: Sequence[Found]) -> dict[str, Any]:
                 "difference": interval(
                     lambda drawn, other=other: rate(drawn, OURS) - rate(drawn, other)
                 ),
+                "lead": interval(lambda drawn, other=other: lead(drawn, other)),
             }
             for other in arms
             if other != OURS and OURS in arms
@@ -89,6 +98,8 @@ def tally(found: Sequence[Found]) -> list[Tally]:
     tallies: defaultdict[str, Tally] = defaultdict(Tally)
     for one in found:
         change, mine = _change(one), tallies[one["question"]]
+        mine.asked[one["arm"]] += 1
+        mine.right[one["arm"]] += _answered(one["after"]).mean
         mine.solvable[one["arm"]] += change.num_solvable
         mine.corrupted[one["arm"]] += change.corrupted
     return list(tallies.values())
@@ -102,6 +113,15 @@ def rate(tallies: Sequence[Tally], arm: str) -> float:
 def ratio(tallies: Sequence[Tally], other: str) -> float:
     """How many we corrupt for one that the other arm does."""
     return _corrupted(tallies, OURS) / max(1, _corrupted(tallies, other))
+
+
+def lead(tallies: Sequence[Tally], other: str) -> float:
+    """How much higher our pass@1 is in the end."""
+    return _pass_at_1(tallies, OURS) - _pass_at_1(tallies, other)
+
+
+def _pass_at_1(tallies: Sequence[Tally], arm: str) -> float:
+    return fsum(one.right[arm] for one in tallies) / max(1, sum(one.asked[arm] for one in tallies))
 
 
 def _corrupted(tallies: Sequence[Tally], arm: str) -> int:
@@ -186,9 +206,22 @@ def _is_complete(found: Sequence[Found]) -> bool:
     return bool(ours) and ours == theirs
 
 
-def _claim(side: str, row: Mapping[str, Any]) -> Claim:
-    name = f"prompts that {OURS} corrupts, against {PLAIN}'s, {side}"
-    return Claim(name, row["against"][PLAIN]["ratio"]["mean"], "ratio", "<=", MOST)
+def _claims(rows: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
+    against = {side: row["against"][PLAIN] for side, row in rows.items()}
+    ahead = f"pass@1 of {OURS} over {PLAIN}'s, {rows['fresh']['questions']} fresh questions"
+    return [
+        *(
+            Claim(
+                f"prompts that {OURS} corrupts, against {PLAIN}'s, {side}",
+                found["ratio"]["mean"],
+                "ratio",
+                "<=",
+                MOST,
+            )
+            for side, found in against.items()
+        ),
+        Claim(ahead, against["fresh"]["lead"]["mean"], "pass@1", ">=", LEAD),
+    ]
 
 
 def _told(one: Found) -> dict[str, Any]:
@@ -211,6 +244,7 @@ def _told(one: Found) -> dict[str, Any]:
 def _print(rows: Mapping[str, Mapping[str, Any]], claims: Sequence[Claim]) -> None:
     table = Table("prompts", "arm", "corrupted", "by seed", "rate", "95 %", "learned", "pass@1")
     table.add_column("default's share of it")
+    table.add_column("default's lead")
     for side, row in rows.items():
         for arm, counts in row["arms"].items():
             against = row["against"].get(arm)
@@ -224,9 +258,14 @@ def _print(rows: Mapping[str, Mapping[str, Any]], claims: Sequence[Claim]) -> No
                 f"{counts['learned']}/{counts['unsolved']}",
                 f"{counts['pass_at_1']:.3f}",
                 _bounds(against) if against else "",
+                _interval(against["lead"]) if against else "",
             )
-    Console(width=150).print(table)
+    Console(width=170).print(table)
     show_claims(claims)
+
+
+def _interval(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
 
 
 def _bounds(against: Mapping[str, Any]) -> str:

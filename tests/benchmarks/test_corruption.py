@@ -70,6 +70,16 @@ def test_the_other_arm_is_what_ours_is_held_against() -> None:
     assert against["difference"]["high"] < 0
 
 
+def test_the_lead_is_of_all_answers_of_both_arms() -> None:
+    found = [
+        *(one("majority", f"q{i}", before=20, after=24) for i in range(40)),
+        *(one("default", f"q{i}", before=20, after=24 if i < 20 else 32) for i in range(40)),
+    ]
+    lead = summary(found)["against"]["majority"]["lead"]
+    assert lead["mean"] == pytest.approx(0.125)
+    assert 0.08 < lead["low"] < 0.125 < lead["high"] < 0.17
+
+
 def test_without_any_corrupted_by_the_other_there_is_still_a_ratio() -> None:
     found = [
         one("majority", "a", before=20, after=32),
@@ -121,5 +131,5 @@ def test_claims_are_made_of_arms_that_were_asked_the_same_questions(
     assert not written
     report(found)
     ((claims, data),) = written
-    assert [claim.value for claim in claims] == [1.0, 1.0, 1.0]
+    assert [claim.value for claim in claims] == [1.0, 1.0, 1.0, 0.0]
     assert {(lost["says"], lost["share"]) for lost in data["corrupted"]} == {("8", 1.0)}
