@@ -71,5 +71,6 @@ class Batches:
         prompts = prompts_of_step(self._selection, step, learning.prompts_per_step)
         if prompts is None:
             return None
-        sampling = sample_step(self._run, step, checkpoint, prompts)
+        told = self._selection.truths if learning.use_feedback else ()
+        sampling = sample_step(self._run, step, checkpoint, prompts, told)
         return _Sampling(checkpoint, asyncio.create_task(sampling, name=f"step {step}"))

@@ -68,10 +68,15 @@ class _Drawing:
 
 
 async def sample_step(
-    run: Run, step: int, checkpoint: Checkpoint, prompts: Sequence[Prompt]
+    run: Run,
+    step: int,
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    told: Collection[str] = (),
 ) -> Sampled:
     """The groups of a step, from the checkpoint's weights: in waves where the tenant has it so, and
-    with the answers that these very weights gave to users.
+    with the answers that these very weights gave to users. `told` are the fingerprints of prompts
+    whose label no vote decides.
 
     Raises:
         CycleCancelled: somebody cancelled the cycle meanwhile.
@@ -87,13 +92,15 @@ async def sample_step(
     )
     served: Mapping[str, tuple[str, ...]] = {}
     if checkpoint.step > 0:
-        drawing = await _with_backing(run, drawing, prompts)
+        drawing = await _with_backing(run, drawing, prompts, told)
     elif learning.served_votes:
         served = await served_votes(run, prompts)
     return await _sample(run, drawing, prompts, served)
 
 
-async def _with_backing(run: Run, drawing: _Drawing, prompts: Sequence[Prompt]) -> _Drawing:
+async def _with_backing(
+    run: Run, drawing: _Drawing, prompts: Sequence[Prompt], told: Collection[str]
+) -> _Drawing:
     """The incumbent's votes for prompts without a label of this cycle: at most half of a group."""
     num_votes = min(run.settings.learning.incumbent_votes, drawing.num_samples // 2)
     if not num_votes:
@@ -108,7 +115,7 @@ async def _with_backing(run: Run, drawing: _Drawing, prompts: Sequence[Prompt]) 
     fingerprints = [prompt.fingerprint for prompt in prompts]
     async with run.tools.database.transaction(write=False) as session:
         backed = await first_labels(session, run.lease.cycle_id, fingerprints)
-    return replace(drawing, backing=backing, backed=backed)
+    return replace(drawing, backing=backing, backed={*backed, *told})
 
 
 async def sample_groups(

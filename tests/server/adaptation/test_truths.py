@@ -121,6 +121,18 @@ async def test_a_tenant_may_learn_from_votes_alone(scene: Scene) -> None:
     assert metrics["label_accuracy"] > 0.5
 
 
+@pytest.mark.parametrize(("use_feedback", "num_votes"), [(True, 0), (False, 16)])
+async def test_where_a_truth_is_the_label_the_incumbent_is_not_asked_to_back_it(
+    scene: Scene, use_feedback: bool, num_votes: int
+) -> None:
+    await scene.tenant()
+    await tell_all(scene)
+    learning = {"steps": 2, "incumbent_votes": 4, "use_feedback": use_feedback}
+    cycle = await scene.run(settings_of(learning=learning))
+    second = (await scene.steps(cycle.id))[1].metrics
+    assert second["num_incumbent_votes"] == num_votes
+
+
 async def test_without_feedback_nothing_speaks_of_truths(scene: Scene) -> None:
     await scene.tenant()
     cycle = await scene.run()
